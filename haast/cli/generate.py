@@ -1,0 +1,161 @@
+"""`haast generate`: one prompt, one answer, streamed to the terminal."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from haast.cli.options import FILE, max_batch_size, model_options
+from haast.cli.report import byte_bar, console, describe_plan, print_table, size
+from haast.config import EngineConfig
+from haast.engine.request import SamplingParams
+
+if TYPE_CHECKING:
+    from haast.llm import LLM, Result
+
+EFFORTS = ["low", "medium", "high"]
+
+
+@click.command("generate", short_help="Answer one prompt in the terminal.")
+@click.option("--prompt", help="The user's message.")
+@model_options
+@max_batch_size(default=1)
+@click.option(
+    "--chat-template",
+    type=FILE,
+    help="Jinja file, or JSON that holds one, to render the prompt with instead of harmony.",
+)
+@click.option("--max-new-tokens", type=int, help="Default: as many as fit.")
+@click.option("--temperature", type=float, default=SamplingParams.temperature, show_default=True)
+@click.option("--top-k", type=int, help="Default: all tokens.")
+@click.option("--top-p", type=float, default=SamplingParams.top_p, show_default=True)
+@click.option("--min-p", type=float, default=SamplingParams.min_p, show_default=True)
+@click.option("--seed", type=int, help="Makes sampling reproducible.")
+@click.option("--stop", multiple=True, help="Text that ends the answer; repeatable.")
+@click.option("--ignore-eos", is_flag=True, help="Go on after the model's own stop tokens.")
+@click.option(
+    "--reasoning-effort",
+    type=click.Choice(EFFORTS, case_sensitive=False),
+    default="medium",
+    show_default=True,
+)
+@click.option("--conversation-date", metavar="YYYY-MM-DD", help="Date to tell the model.")
+@click.option("--show-reasoning", is_flag=True, help="Print the analysis channel too, dimmed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option("--pretty-print-config", is_flag=True, help="Print configuration and plan first.")
+def command(prompt: str | None, **options: Any) -> None:
+    """Answer PROMPT with a gpt-oss model and print only the answer; figures go to stderr."""
+    if prompt is None and not options["pretty_print_config"]:
+        raise click.UsageError("--prompt is missing: what should the model answer?")
+    config = _picked(EngineConfig, options)
+    params = _picked(SamplingParams, options)
+    llm = load(config, quiet=options["as_json"])
+    if options["pretty_print_config"]:
+        click.echo(describe_plan(config, llm.plan), err=True)
+    if prompt is None:
+        return
+    chat = {name: options[name] for name in ("reasoning_effort", "conversation_date")}
+    if options["as_json"]:
+        result = llm.generate(prompt, params, **chat)[0]
+        click.echo(json.dumps(_document(llm, result), ensure_ascii=False))
+    else:
+        result = _stream(llm, prompt, params, options["show_reasoning"], chat)
+        _print_figures(llm, result)
+
+
+def _picked(kind: Any, options: dict[str, Any]) -> Any:
+    """An instance of a config dataclass from the options that carry its fields' names."""
+    return kind(**{name: options[name] for name in kind.__dataclass_fields__ if name in options})
+
+
+def load(config: EngineConfig, quiet: bool = False) -> "LLM":
+    """The model, loaded with a progress bar; says which one unless `quiet`."""
+    from haast.llm import LLM
+
+    with byte_bar("loading") as progress:
+        wishes = {name: getattr(config, name) for name in config.__dataclass_fields__}
+        llm = LLM(progress=progress, **wishes)
+    if not quiet:
+        bundled = " (bundled; --model-path names another)" if config.model_path is None else ""
+        console().print(f"[dim]model: {llm.engine.found}{bundled}[/dim]")
+    return llm
+
+
+def _stream(
+    llm: "LLM", prompt: str, params: SamplingParams, show_reasoning: bool, chat: dict[str, Any]
+) -> "Result":
+    """Print the answer as it comes; reasoning before it if wanted."""
+    from haast.llm import Result
+
+    printed = ""
+    for delta in llm.stream(prompt, params, **chat):
+        if isinstance(delta, Result):
+            click.echo()
+            _warn_if_empty(delta)
+            return delta
+        if delta.kind == "reasoning" and not show_reasoning:
+            continue
+        if printed and printed != delta.kind:
+            click.echo("\n")
+        printed = delta.kind
+        # click drops the styling where standard output is not a terminal
+        click.echo(click.style(delta.text, dim=delta.kind == "reasoning"), nl=False)
+        sys.stdout.flush()
+    raise AssertionError("a stream ends with its Result")
+
+
+def _warn_if_empty(result: "Result") -> None:
+    """An empty answer needs its reason."""
+    if result.text:
+        return
+    why = f"{len(result.token_ids)} tokens, finish reason {result.finish_reason}"
+    hint = "; the reasoning used them up, raise --max-new-tokens" if result.reasoning else ""
+    click.echo(f"haast: the model gave no answer ({why}{hint})", err=True)
+
+
+def _figures(llm: "LLM", result: "Result") -> dict[str, Any]:
+    from haast.engine.device import peak_memory
+
+    timings = result.timings
+    return {
+        "load_s": llm.engine.load_s,
+        "ttft_s": timings.ttft_s,
+        "prompt_tokens": timings.prompt_tokens,
+        "prompt_tokens_per_s": timings.prompt_tokens_per_s,
+        "generated_tokens": timings.generated_tokens,
+        "decode_tokens_per_s": timings.decode_tokens_per_s,
+        "total_s": timings.total_s,
+        "peak_memory_bytes": peak_memory(llm.engine.generator.model.device),
+    }
+
+
+def _print_figures(llm: "LLM", result: "Result") -> None:
+    figures = _figures(llm, result)
+    speed = figures["decode_tokens_per_s"]
+    rows = [
+        ("load time", f"{figures['load_s']:.2f} s"),
+        ("time to first token", f"{figures['ttft_s'] * 1e3:.0f} ms"),
+        ("prompt tokens", str(figures["prompt_tokens"])),
+        ("prompt speed", f"{figures['prompt_tokens_per_s']:.0f} tokens/s"),
+        ("generated tokens", str(figures["generated_tokens"])),
+        ("decode speed", f"{speed:.1f} tokens/s" if speed else "-"),
+        ("peak memory", size(figures["peak_memory_bytes"])),
+    ]
+    print_table("", rows)
+
+
+def _document(llm: "LLM", result: "Result") -> dict[str, Any]:
+    plan = asdict(llm.plan)
+    plan["model_path"] = str(llm.plan.model_path)
+    return {
+        "text": result.text,
+        "reasoning": result.reasoning,
+        "finish_reason": result.finish_reason,
+        "token_ids": result.token_ids,
+        "tool_calls": [asdict(call) for call in result.tool_calls],
+        "anomalies": result.anomalies,
+        "timings": _figures(llm, result),
+        "plan": plan,
+    }

@@ -1,0 +1,104 @@
+"""What commands show beside their results: progress, plans, tables. All on standard error."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from haast.config import EngineConfig, Plan
+
+Callback = Callable[[int, int], None]
+
+
+def console() -> Console:
+    """Standard error, without wrapping where it is not a terminal."""
+    found = Console(stderr=True, highlight=False)
+    return found if found.is_terminal else Console(stderr=True, highlight=False, width=10_000)
+
+
+@contextmanager
+def byte_bar(label: str) -> Iterator[Callback]:
+    """A progress bar for callback(bytes done, bytes in all); silent if not on a terminal."""
+    with _bar(label, DownloadColumn(), TransferSpeedColumn()) as callback:
+        yield callback
+
+
+@contextmanager
+def count_bar(label: str) -> Iterator[Callback]:
+    """A progress bar for callback(done, in all); silent if not on a terminal."""
+    with _bar(label, MofNCompleteColumn(), TimeElapsedColumn()) as callback:
+        yield callback
+
+
+@contextmanager
+def _bar(label: str, *columns: ProgressColumn) -> Iterator[Callback]:
+    screen = console()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_table(title: str, rows: list[tuple[str, str]]) -> None:
+    """Two columns: what, and how much."""
+    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+    table.add_column()
+    table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console(stderr=True, highlight=False).print(table)
+
+
+def describe_plan(config: EngineConfig, plan: Plan) -> str:
+    """The whole effective configuration, one `name: value` a line, grouped."""
+    memory = plan.memory
+    decided: dict[str, Any] = {
+        "model": plan.model_path,
+        "architecture": plan.architecture,
+        "layout": plan.layout,
+        "files": ", ".join(plan.files) or "none",
+        "encoding": plan.encoding,
+        "device": plan.device,
+        "max_length": plan.max_length,
+        "max_batch_size": plan.max_batch_size,
+    }
+    sizes = {
+        "usable": size(memory.available_bytes),
+        "weights": size(memory.weight_bytes),
+        "kv cache": f"{size(memory.kv_bytes)} in {memory.num_pages} pages of {memory.page_size}",
+        "kv tokens": memory.kv_tokens,
+        "full-length requests": memory.kv_tokens // plan.max_length,
+    }
+    ops = {c.op: f"{c.implementation} ({c.because})" for c in plan.ops}
+    sections = {"configuration": asdict(config), "plan": decided, "memory": sizes, "ops": ops}
+    return "\n".join(_section(title, rows) for title, rows in sections.items())
+
+
+def _section(title: str, rows: dict[str, Any]) -> str:
+    width = max(map(len, rows))
+    return "\n".join([f"{title}:", *(f"  {name:{width}}  {value}" for name, value in rows.items())])
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people, in powers of ten."""
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

@@ -1,0 +1,130 @@
+"""ModelConfig: what the network is. EngineConfig: what the user wishes. Plan: what was decided."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from haast.errors import HaastError
+
+Encoding = Literal["mxfp4", "bfloat16"]
+EncodingWish = Literal["auto", "mxfp4", "float4_e2m1fnx2", "bfloat16"]
+LoadFormat = Literal["auto", "dummy"]
+
+
+class ConfigError(HaastError):
+    """A configuration value is missing or not one we can run."""
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """YaRN rotary embedding."""
+
+    theta: float
+    factor: float
+    beta_fast: float
+    beta_slow: float
+    original_max_length: int
+    truncate: bool
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shapes and constants of one gpt-oss network; letters as in ARCHITECTURE.md."""
+
+    architecture: str
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_experts: int
+    num_active_experts: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    windows: tuple[int | None, ...]
+    """per layer, keys visible including self; None = all"""
+    rope: RopeConfig
+    swiglu_limit: float
+    rms_norm_eps: float
+    max_length: int
+
+    @property
+    def qkv_size(self) -> int:
+        """Rows of the fused query-key-value projection."""
+        return (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The user's wishes. None means: decide for me."""
+
+    model_path: Path | None = None
+    devices: str | None = None
+    """cpu, gpu or gpu:N; None = the first GPU if there is one, else the CPU"""
+    quantization_encoding: EncodingWish = "auto"
+    max_length: int | None = None
+    max_batch_size: int = 8
+    device_memory_utilization: float = 0.9
+    chat_template: Path | None = None
+    custom_architectures: tuple[str, ...] = ()
+    load_format: LoadFormat = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.device_memory_utilization <= 1:
+            raise ConfigError(
+                "device_memory_utilization must lie in (0, 1]; "
+                f"got {self.device_memory_utilization:g}"
+            )
+        for name in ("max_batch_size", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1; got {value}")
+
+
+@dataclass(frozen=True)
+class OpChoice:
+    """Which implementation of an op runs, and why."""
+
+    op: str
+    implementation: str
+    because: str
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes and what they buy."""
+
+    weight_bytes: int
+    available_bytes: int
+    kv_bytes_per_token: int
+    num_pages: int
+    page_size: int
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.num_pages * self.page_size
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.kv_tokens * self.kv_bytes_per_token
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run. Made once, printed at start, never written to."""
+
+    model_path: Path
+    architecture: str
+    layout: str
+    files: tuple[str, ...]
+    encoding: Encoding
+    device: str
+    max_length: int
+    max_batch_size: int
+    ops: tuple[OpChoice, ...]
+    memory: MemoryPlan
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """Op name -> implementation, for `haast.ops.pin`."""
+        return {choice.op: choice.implementation for choice in self.ops}

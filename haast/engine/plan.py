@@ -1,0 +1,101 @@
+"""Wishes and facts -> the Plan of what will run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from haast.config import (
+    ConfigError,
+    Encoding,
+    EngineConfig,
+    MemoryPlan,
+    ModelConfig,
+    OpChoice,
+    Plan,
+)
+from haast.engine.device import device_name, free_memory
+from haast.model.kv_cache import PAGE_SIZE, kv_bytes_per_token
+from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, role_axes
+from haast.mxfp4 import GROUP
+from haast.ops import OPS, REFERENCE
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights come from, for the plan."""
+
+    path: Path
+    layout: str
+    files: tuple[str, ...]
+
+
+def make_plan(
+    config: EngineConfig,
+    model: ModelConfig,
+    source: Source,
+    encoding: Encoding,
+    device: torch.device,
+) -> Plan:
+    """Decide memory, lengths and ops before anything is loaded.
+
+    Raises ConfigError in one line if the wishes do not fit the model or the memory.
+    """
+    weight_bytes = parameter_bytes(model, encoding)
+    budget = int(free_memory(device) * config.device_memory_utilization) - weight_bytes
+    length = config.max_length or model.max_length
+    if length > model.max_length:
+        raise ConfigError(f"max_length {length} exceeds the model's {model.max_length}")
+    page_bytes = PAGE_SIZE * kv_bytes_per_token(model, torch.bfloat16)
+    wanted = config.max_batch_size * -(-length // PAGE_SIZE)
+    num_pages = min(wanted, budget // page_bytes)
+    if num_pages < 1 or (config.max_length is not None and num_pages * PAGE_SIZE < length):
+        raise ConfigError(
+            _too_little(config, weight_bytes, budget, length * page_bytes // PAGE_SIZE)
+        )
+    return Plan(
+        model_path=source.path,
+        architecture=model.architecture,
+        layout=source.layout,
+        files=source.files,
+        encoding=encoding,
+        device=device_name(device),
+        max_length=min(length, num_pages * PAGE_SIZE),
+        max_batch_size=config.max_batch_size,
+        ops=_op_choices(device),
+        memory=MemoryPlan(
+            weight_bytes=weight_bytes,
+            available_bytes=budget + weight_bytes,
+            kv_bytes_per_token=page_bytes // PAGE_SIZE,
+            num_pages=num_pages,
+            page_size=PAGE_SIZE,
+        ),
+    )
+
+
+def parameter_bytes(model: ModelConfig, encoding: Encoding) -> int:
+    """Bytes of all parameters once loaded."""
+    total = 0
+    for role, axes in role_axes(model).items():
+        count = 1
+        for axis in axes:
+            count *= axis.size
+        is_packed = role in EXPERT_ROLES and encoding == "mxfp4"
+        nbytes = count // 2 + count // GROUP if is_packed else 2 * count
+        total += nbytes if role in OUTER_ROLES else nbytes * model.num_layers
+    return total
+
+
+def _op_choices(device: torch.device) -> tuple[OpChoice, ...]:
+    why = "the CPU runs references" if device.type == "cpu" else "no kernel in its table"
+    return tuple(OpChoice(op.name, REFERENCE, why) for op in OPS)
+
+
+def _too_little(config: EngineConfig, weight_bytes: int, budget: int, kv_bytes: int) -> str:
+    usable = budget + weight_bytes
+    return (
+        f"memory is short: weights take {weight_bytes / 1e9:.2f} GB and one request of full length "
+        f"{kv_bytes / 1e9:.2f} GB, but {usable / 1e9:.2f} GB may be used "
+        f"({config.device_memory_utilization:g} of what is free); "
+        "lower max_length, raise device_memory_utilization or free memory on the device"
+    )

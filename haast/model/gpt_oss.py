@@ -1,0 +1,69 @@
+"""The gpt-oss forward pass, written once over ops."""
+
+import torch
+from torch import Tensor
+
+from haast import ops
+from haast.config import ModelConfig
+from haast.model.kv_cache import KVCache
+from haast.model.parameters import LayerParameters, Parameters
+
+
+class GptOss:
+    """A gpt-oss network with its parameters.
+
+    Knows no kernels: which implementation of each op runs is `haast.ops.pin`'s business.
+    """
+
+    def __init__(self, config: ModelConfig, parameters: Parameters, max_length: int) -> None:
+        self.config = config
+        self.parameters = parameters
+        self.device = parameters.embedding.device
+        self.dtype = parameters.embedding.dtype
+        cos, sin = ops.rope_tables(config.rope, config.head_dim, max_length)
+        self.rope_tables = (cos.to(self.device), sin.to(self.device))
+
+    def forward(self, token_ids: Tensor, meta: ops.StepMeta, kv: KVCache) -> Tensor:
+        """Run the new tokens of one step; their keys and values are added to the cache.
+
+        token_ids  [T] int64
+        meta       StepMeta of these tokens
+        kv         KVCache, written in place
+        returns    [T, H], normalised hidden states for `logits`
+        """
+        x = self.parameters.embedding[token_ids]
+        for index, layer in enumerate(self.parameters.layers):
+            x = x + self._attention(x, index, layer, meta, kv)
+            x = x + self._experts(x, layer)
+        return ops.rms_norm(x, self.parameters.norm, self.config.rms_norm_eps)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [N, H] -> scores of every token [N, V] fp32."""
+        return ops.linear(hidden, self.parameters.lm_head, None).float()
+
+    def _attention(
+        self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache
+    ) -> Tensor:
+        x = ops.rms_norm(x, layer.attn_norm, self.config.rms_norm_eps)
+        q, k, v = self._split_heads(ops.linear(x, layer.qkv_weight, layer.qkv_bias))
+        q, k = ops.rope(q, k, meta.positions, *self.rope_tables)
+        ops.kv_write(k, v, kv.k[index], kv.v[index], meta.slot_mapping)
+        window = self.config.windows[index]
+        out = ops.attention(q, kv.k[index], kv.v[index], layer.sinks, meta, window)
+        return ops.linear(out.flatten(1), layer.out_weight, layer.out_bias)
+
+    def _split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, (Hq + 2 Hkv) D] -> q [T, Hq, D], k and v [T, Hkv, D]."""
+        config = self.config
+        heads = qkv.view(len(qkv), -1, config.head_dim)
+        sizes = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
+        q, k, v = torch.split(heads, sizes, dim=1)
+        return q, k, v
+
+    def _experts(self, x: Tensor, layer: LayerParameters) -> Tensor:
+        config = self.config
+        x = ops.rms_norm(x, layer.mlp_norm, config.rms_norm_eps)
+        scores = ops.linear(x, layer.router_weight, layer.router_bias)
+        routing = ops.route(scores, config.num_active_experts)
+        h = ops.moe_up(x, layer.up_weight, layer.up_bias, routing, config.swiglu_limit)
+        return ops.moe_down(h, layer.down_weight, layer.down_bias, routing)

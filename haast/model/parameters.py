@@ -1,0 +1,82 @@
+"""The numbers of one network, by role. Every tensor as the ops want it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from haast.mxfp4 import Mxfp4Weight
+from haast.ops import ExpertWeights
+
+
+@dataclass(frozen=True)
+class LayerParameters:
+    """One layer. Dense tensors bf16 (fp32 in tests); letters as in ARCHITECTURE.md."""
+
+    attn_norm: Tensor
+    """[H]"""
+    qkv_weight: Tensor
+    """[(Hq + 2 Hkv) D, H], rows q, k, v"""
+    qkv_bias: Tensor
+    """[(Hq + 2 Hkv) D]"""
+    sinks: Tensor
+    """[Hq]"""
+    out_weight: Tensor
+    """[H, Hq D]"""
+    out_bias: Tensor
+    """[H]"""
+    mlp_norm: Tensor
+    """[H]"""
+    router_weight: Tensor
+    """[E, H]"""
+    router_bias: Tensor
+    """[E]"""
+    up_weight: ExpertWeights
+    """[E, 2I, H], even rows gate, odd rows up"""
+    up_bias: Tensor
+    """[E, 2I]"""
+    down_weight: ExpertWeights
+    """[E, H, I]"""
+    down_bias: Tensor
+    """[E, H]"""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The whole network."""
+
+    embedding: Tensor
+    """[V, H]"""
+    layers: tuple[LayerParameters, ...]
+    norm: Tensor
+    """[H]"""
+    lm_head: Tensor
+    """[V, H]"""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._all())
+
+    def to(self, dtype: torch.dtype) -> "Parameters":
+        """Dense tensors in another dtype; MXFP4 bytes stay bytes."""
+
+        def cast(value: ExpertWeights) -> ExpertWeights:
+            return value if isinstance(value, Mxfp4Weight) else value.to(dtype)
+
+        layers = tuple(_mapped(layer, cast) for layer in self.layers)
+        dense = {name: getattr(self, name).to(dtype) for name in ("embedding", "norm", "lm_head")}
+        return Parameters(layers=layers, **dense)
+
+    def _all(self) -> Iterator[ExpertWeights]:
+        yield from (self.embedding, self.norm, self.lm_head)
+        for layer in self.layers:
+            yield from (getattr(layer, field.name) for field in fields(layer))
+
+
+def _mapped(
+    layer: LayerParameters, fn: Callable[[ExpertWeights], ExpertWeights]
+) -> LayerParameters:
+    changed: dict[str, Any] = {f.name: fn(getattr(layer, f.name)) for f in fields(layer)}
+    return LayerParameters(**changed)

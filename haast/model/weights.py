@@ -1,0 +1,192 @@
+"""Checkpoint -> Parameters, streamed one tensor or one expert at a time; MXFP4 bytes stay bytes."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from haast.config import Encoding, EncodingWish
+from haast.model.checkpoint import Checkpoint, CheckpointError
+from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, Source
+from haast.model.parameters import LayerParameters, Parameters
+from haast.model.safetensors_file import StoredTensor, read_bytes
+from haast.mxfp4 import GROUP, SCALE_NAN, Mxfp4Weight, dequantize, to_grid
+from haast.ops import ExpertWeights
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+STAGING_BYTES = 64 << 20
+_DTYPES = {"BF16": torch.bfloat16, "U8": torch.uint8}
+
+
+def resolve_encoding(wish: EncodingWish, checkpoint: Checkpoint) -> Encoding:
+    """The encoding to load experts in; `auto` keeps the one they are stored in."""
+    if wish == "auto":
+        return checkpoint.layout.encoding
+    return "bfloat16" if wish == "bfloat16" else "mxfp4"
+
+
+def load_parameters(
+    checkpoint: Checkpoint,
+    encoding: Encoding,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Parameters:
+    """Read the weights onto a device.
+
+    encoding  of the experts: mxfp4 keeps published bytes as they are and converts bf16 experts
+              if every element survives; bfloat16 dequantises, which is exact
+    progress  called after each tensor or expert; the total is checkpoint.nbytes
+
+    Everything is copied: no parameter aliases a file. Host memory beyond the parameters stays
+    below 24 bytes times the elements of one expert's largest matrix (0.4 GB for gpt-oss, needed
+    only where experts are converted on the CPU) plus STAGING_BYTES where the device is a GPU.
+
+    Raises CheckpointError for a scale byte of 255, an expert element that MXFP4 cannot hold, or a
+    file that changed since it was opened.
+    """
+    loader = _Loader(checkpoint, encoding, device, progress)
+    config = checkpoint.config
+    sources = {(s.role, s.layer): s for s in checkpoint.layout.sources(config)}
+    return assemble(config.num_layers, lambda role, layer: loader.parameter(sources[role, layer]))
+
+
+def assemble(num_layers: int, make: Callable[[str, int | None], ExpertWeights]) -> Parameters:
+    """Parameters from make(role, layer), layer by layer; outer roles have layer None."""
+    layers = []
+    for n in range(num_layers):
+        roles: dict[str, Any] = {
+            field.name: make(field.name, n) for field in fields(LayerParameters)
+        }
+        layers.append(LayerParameters(**roles))
+    outer: dict[str, Any] = {role: make(role, None) for role in OUTER_ROLES}
+    return Parameters(layers=tuple(layers), **outer)
+
+
+class _Loader:
+    """Turns sources into parameters on one device."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        encoding: Encoding,
+        device: torch.device,
+        progress: Progress | None,
+    ) -> None:
+        self.tensors = checkpoint.tensors
+        self.device = device
+        self.progress = progress or (lambda done, total: None)
+        self.total = checkpoint.nbytes
+        self.done = 0
+        self.staging = _staging_buffer(device)
+        conversions: dict[tuple[Encoding, Encoding], Callable[[Source], ExpertWeights]] = {
+            ("mxfp4", "mxfp4"): self._same_bytes,
+            ("mxfp4", "bfloat16"): self._dequantized,
+            ("bfloat16", "bfloat16"): self._transposed,
+            ("bfloat16", "mxfp4"): self._converted,
+        }
+        self.experts = conversions[checkpoint.layout.encoding, encoding]
+
+    def parameter(self, source: Source) -> ExpertWeights:
+        return self.experts(source) if source.role in EXPERT_ROLES else self._dense(source)
+
+    def _dense(self, source: Source) -> Tensor:
+        """Tensors stacked by rows."""
+        parts = [self.tensors[spec.name] for spec in source.tensors]
+        rows = [part.shape[0] for part in parts]
+        out = self._empty((sum(rows), *parts[0].shape[1:]), torch.bfloat16)
+        for part, place in zip(parts, torch.split(out, rows), strict=True):
+            self._fill(place, part)
+        return out
+
+    def _same_bytes(self, source: Source) -> Mxfp4Weight:
+        blocks, scales = (self.tensors[spec.name] for spec in source.tensors)
+        weight = Mxfp4Weight(values=self._read(blocks).flatten(-2), scales=self._read(scales))
+        _check_scales(weight.scales, scales, [])
+        return weight
+
+    def _dequantized(self, source: Source) -> Tensor:
+        blocks, scales = (self.tensors[spec.name] for spec in source.tensors)
+        num_experts, n, num_groups = scales.shape
+        out = self._empty((num_experts, n, num_groups * GROUP), torch.bfloat16)
+        for expert in range(num_experts):
+            scale_bytes = self._read(scales[expert])
+            _check_scales(scale_bytes, scales, [expert])
+            out[expert] = dequantize(self._read(blocks[expert]).flatten(-2), scale_bytes)
+        return out
+
+    def _transposed(self, source: Source) -> Tensor:
+        stored = self.tensors[source.tensors[0].name]
+        num_experts, k, n = stored.shape
+        out = self._empty((num_experts, n, k), torch.bfloat16)
+        for expert in range(num_experts):
+            out[expert] = self._read(stored[expert]).T
+        return out
+
+    def _converted(self, source: Source) -> Mxfp4Weight:
+        stored = self.tensors[source.tensors[0].name]
+        num_experts, k, n = stored.shape
+        weight = Mxfp4Weight(
+            values=self._empty((num_experts, n, k // 2), torch.uint8),
+            scales=self._empty((num_experts, n, k // GROUP), torch.uint8),
+        )
+        for expert in range(num_experts):
+            matrix = self._read(stored[expert])
+            _check_representable(torch.isfinite(matrix), matrix, stored, expert)
+            values, scales, exact = to_grid(matrix.T.contiguous())
+            _check_representable(exact.T, matrix, stored, expert)
+            weight.values[expert], weight.scales[expert] = values, scales
+        return weight
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def _read(self, stored: StoredTensor) -> Tensor:
+        out = self._empty(stored.shape, _DTYPES[stored.dtype])
+        self._fill(out, stored)
+        return out
+
+    def _fill(self, out: Tensor, stored: StoredTensor) -> None:
+        """Stored bytes into a contiguous tensor, by way of the staging buffer for a GPU."""
+        if self.staging is None:
+            read_bytes(stored, 0, out)
+        else:
+            place = out.view(torch.uint8).flatten()
+            for start in range(0, stored.nbytes, len(self.staging)):
+                chunk = self.staging[: stored.nbytes - start]
+                read_bytes(stored, start, chunk)
+                place[start : start + len(chunk)].copy_(chunk)
+        self.done += stored.nbytes
+        self.progress(self.done, self.total)
+
+
+def _staging_buffer(device: torch.device) -> Tensor | None:
+    """Page-locked host memory on the way to a GPU; the CPU needs none."""
+    if device.type == "cpu":
+        return None
+    return torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=True)
+
+
+def _check_scales(scales: Tensor, stored: StoredTensor, prefix: list[int]) -> None:
+    """`scales` are those of `stored`, or of its slice at index `prefix`."""
+    bad = scales == SCALE_NAN
+    if bad.any():
+        raise CheckpointError(
+            f"{stored.file}: tensor '{stored.name}' has scale byte {SCALE_NAN} (NaN) "
+            f"at {prefix + bad.nonzero()[0].tolist()}"
+        )
+
+
+def _check_representable(exact: Tensor, matrix: Tensor, stored: StoredTensor, expert: int) -> None:
+    """`exact` and `matrix` [K, N] of one expert, as stored."""
+    if exact.all():
+        return
+    k, n = (~exact).nonzero()[0].tolist()
+    raise CheckpointError(
+        f"{stored.file}: tensor '{stored.name}' at {[expert, k, n]} is {matrix[k, n].item():g}, "
+        "which MXFP4 cannot hold exactly within its group of 32; "
+        "load it with --quantization-encoding bfloat16"
+    )

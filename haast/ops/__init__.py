@@ -1,0 +1,45 @@
+"""What the network computes: one op = one contract, one reference, any number of kernels."""
+
+from typing import Any
+
+from haast.ops.attention import StepMeta, attention, kv_write
+from haast.ops.dispatch import REFERENCE, Kernel, Op, pin
+from haast.ops.linear import linear
+from haast.ops.moe import ExpertWeights, Routing, moe_down, moe_up, route
+from haast.ops.rms_norm import rms_norm
+from haast.ops.rope import rope, rope_tables
+from haast.ops.sample import Sampling, sample
+
+OPS: tuple[Op[Any, Any], ...] = (
+    rms_norm,
+    linear,
+    rope,
+    kv_write,
+    attention,
+    route,
+    moe_up,
+    moe_down,
+    sample,
+)
+
+__all__ = [
+    "OPS",
+    "REFERENCE",
+    "ExpertWeights",
+    "Kernel",
+    "Op",
+    "Routing",
+    "Sampling",
+    "StepMeta",
+    "attention",
+    "kv_write",
+    "linear",
+    "moe_down",
+    "moe_up",
+    "pin",
+    "rms_norm",
+    "rope",
+    "rope_tables",
+    "route",
+    "sample",
+]

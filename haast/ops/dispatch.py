@@ -1,0 +1,80 @@
+"""One op = one contract, one reference, n kernels, one table; this picks the row that runs."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+REFERENCE = "reference"
+_pins: ContextVar[Mapping[str, str] | None] = ContextVar("haast_op_pins", default=None)
+
+
+@dataclass(frozen=True)
+class Kernel(Generic[P, R]):
+    """A row of an op's table."""
+
+    name: str
+    fn: Callable[P, R]
+    rejects: Callable[P, str | None]
+    """Why it cannot serve this call, or None. Reads shapes, dtypes and layouts, never data."""
+    because: str
+    """The bench result that earned it this place."""
+
+
+class Op(Generic[P, R]):
+    """Callable. Runs the first kernel of the table that accepts the call.
+
+    The reference runs only when pinned by name. If nothing accepts: LookupError with every
+    kernel's reason. A kernel whose signature differs from the contract's is a TypeError here.
+    """
+
+    def __init__(
+        self, name: str, reference: Callable[P, R], kernels: tuple[Kernel[P, R], ...] = ()
+    ) -> None:
+        self.name = name
+        self.reference = reference
+        self.kernels = kernels
+        contract = inspect.signature(reference)
+        for kernel in kernels:
+            if inspect.signature(kernel.fn) != contract:
+                raise TypeError(
+                    f"{self.name}: {kernel.name} does not have the signature {contract}"
+                )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.choose(*args, **kwargs)(*args, **kwargs)
+
+    def choose(self, *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
+        """The implementation that this call runs."""
+        pinned = (_pins.get() or {}).get(self.name)
+        if pinned == REFERENCE:
+            return self.reference
+        reasons = []
+        for kernel in self.kernels:
+            if pinned not in (None, kernel.name):
+                continue
+            reason = kernel.rejects(*args, **kwargs)
+            if reason is None:
+                return kernel.fn
+            reasons.append(f"{kernel.name}: {reason}")
+        raise LookupError(f"no kernel of {self.name} accepts this call: {reasons or 'none exists'}")
+
+    @property
+    def implementations(self) -> tuple[str, ...]:
+        """Names that can be pinned."""
+        return (*(kernel.name for kernel in self.kernels), REFERENCE)
+
+
+@contextmanager
+def pin(choices: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, op name -> the one implementation of it that may run."""
+    token = _pins.set({**(_pins.get() or {}), **choices})
+    try:
+        yield
+    finally:
+        _pins.reset(token)
