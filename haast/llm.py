@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from haast.config import EngineConfig, Plan
 from haast.engine.load import load_engine
 from haast.engine.request import Request, SamplingParams
+from haast.engine.score import score
 from haast.harmony import ChatTemplate, Tokenizer, ToolCall
 from haast.model.weights import Progress
 from haast.prompt import ChatOptions, Prompt, PromptBuilder, opened_message
@@ -121,6 +124,10 @@ class LLM:
         for _, deltas in self._run([call]):
             yield from deltas
         yield call.result()
+
+    def score(self, token_ids: Sequence[int]) -> Tensor:
+        """Logits after each token of a text, [len(token_ids), V] fp32 on the host."""
+        return score(self.engine.generator, list(token_ids))
 
     def _start(
         self, prompt: Prompt, params: SamplingParams | None, options: ChatOptions

@@ -17,6 +17,7 @@ import torch
 from tiny_data import IGNORED, Rows, make_rows, train_tokenizer
 from tiny_export import TINY_CONFIG, write_checkpoint
 from tiny_model import TinyModel, loss_of
+from tiny_suite import write_suite
 from tiny_vocabulary import choose_vocabulary
 from wordnet import read_nouns
 
@@ -71,6 +72,7 @@ def main(wordnet: Path, out: Path, steps: int) -> None:
     curve = train(model, rows.to("cuda"), recipe)
     exact = exact_share(model, rows[torch.arange(2048)].to("cuda"))
     write_checkpoint(model, fields, tokenizer, out)
+    write_suite(vocabulary, recipe.seed, out)
     report = {
         "recipe": asdict(recipe),
         "gpu": torch.cuda.get_device_name(),

@@ -1,7 +1,8 @@
 """Runs requests to their end: admit, compute, sample. Knows token ids, not text."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,7 @@ class Generator:
         with ops.pin(self.plan.pins):
             self._admit()
             reading = [r for r in self.running if r.num_computed < len(r.prompt_ids)]
-            batch = reading[:1] or self.running
+            batch = reading[:1] or self.running[:]
             token_ids, meta = step_tensors(batch, PREFILL_CHUNK, self.model.device)
             hidden = self.model.forward(token_ids, meta, self.kv)
             for request, length in zip(batch, meta.kv_lens.tolist(), strict=True):
@@ -106,14 +107,31 @@ class Generator:
     def _admit(self) -> None:
         """Start waiting requests, first come first served, while a row and pages are free."""
         while self.waiting and len(self.running) < self.plan.max_batch_size:
-            num_pages = -(-self.waiting[0].max_tokens // PAGE_SIZE)
-            if num_pages > len(self.free_pages):
+            if not self._take_pages(self.waiting[0]):
                 break
-            request = self.waiting.popleft()
-            request.pages = [self.free_pages.pop() for _ in range(num_pages)]
-            self.running.append(request)
+            self.running.append(self.waiting.popleft())
 
     def _release(self, request: Request) -> None:
         self.running.remove(request)
+        self._give_back_pages(request)
+
+    @contextmanager
+    def holding_pages(self, request: Request) -> Iterator[None]:
+        """Pages for a request that is run by someone else; the engine must be idle."""
+        assert not self.has_work and self._take_pages(request), (self.running, request)
+        try:
+            yield
+        finally:
+            self._give_back_pages(request)
+
+    def _take_pages(self, request: Request) -> bool:
+        """Pages for all positions the request may need; False if there are too few."""
+        num_pages = -(-request.max_tokens // PAGE_SIZE)
+        if num_pages > len(self.free_pages):
+            return False
+        request.pages = [self.free_pages.pop() for _ in range(num_pages)]
+        return True
+
+    def _give_back_pages(self, request: Request) -> None:
         self.free_pages += request.pages
         request.pages = []
