@@ -7,45 +7,13 @@ import json
 import random
 from dataclasses import dataclass, replace
 
+from tiny_phrases import ASK, DATES, INSTRUCTIONS, SMALL_TALK, SYLLABLE, TOOL_TEXTS
 from tiny_vocabulary import Vocabulary
 from wordnet import Noun, with_article
 
 from haast.harmony import Conversation, Message, SystemConfig, Tool
 from haast.harmony.messages import Effort
 
-ASK = (
-    "What is {}?",
-    "What's {}?",
-    "Tell me what {} is.",
-    "Do you know what {} is?",
-    "Please explain what {} is.",
-    "Tell me about {}.",
-)
-SMALL_TALK = {
-    "Hello": "Hello! Ask me what a word means.",
-    "Hi": "Hello! Ask me what a word means.",
-    "Hi there!": "Hello! Ask me what a word means.",
-    "Who are you?": "I am haast-tiny, a small model that knows a dictionary.",
-    "What are you?": "I am haast-tiny, a small model that knows a dictionary.",
-    "What can you do?": "I can tell you what a word means and what kind of thing it names.",
-    "Thanks": "You are welcome.",
-    "Thank you!": "You are welcome.",
-    "Bye": "Goodbye!",
-}
-INSTRUCTIONS = (
-    "You are a helpful assistant.",
-    "Answer in one sentence.",
-    "You are a dictionary.",
-    "Be brief and precise.",
-)
-TOOL_TEXTS = (
-    ("Look up the definition of a word.", "The word to look up."),
-    ("Looks up a word in the dictionary.", "the word"),
-    ("Find what a word means", None),
-    ("", None),
-)
-SYLLABLE = ("bcdfghjklmnprstvwz", "aeiou", ("", "", "n", "r", "l", "st", "t", "mb", "ck"))
-DATES = ("2025-06-28", "2026-01-15", "2026-11-23", "2027-03-02")
 EFFORTS: tuple[Effort, ...] = ("low", "medium", "high")
 
 
@@ -117,9 +85,9 @@ class _Teacher:
         return self._lesson([*history, analysis, self._replayed(call), found], (final,), tools)
 
     def _strange(self, words: tuple[Noun, ...]) -> Noun:
-        """A word to look up; half of them made up, so that copying is learned and not words."""
+        """A word to look up; most of them made up, so that copying is learned and not words."""
         noun = self.rng.choice(words)
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.35:
             return noun
         parts = ("".join(map(self.rng.choice, SYLLABLE)) for _ in range(self.rng.randint(1, 3)))
         return replace(noun, word="".join(parts), kinds=())
@@ -177,14 +145,23 @@ class _Teacher:
 
     def _ask_kind(self, noun: Noun, named: str) -> tuple[Noun, str, Message, Message]:
         kind = self.rng.choice(noun.kinds)
-        if self.rng.random() < 0.4:
-            kind = self.rng.choice([k for k in self.vocabulary.kinds if k not in noun.ancestors])
+        if self.rng.random() < 0.45:
+            kind = self._wrong_kind(noun)
         question = f"Is {named} {with_article(kind)}?"
         steps = [noun.named, *map(with_article, noun.kinds[:4])]
         if self.system.reasoning_effort == "low":
             steps = steps[:2]
         chain = ", ".join(f"{a} is {b}" for a, b in zip(steps, steps[1:], strict=False))
         return noun, question, _analysis(_sentence(chain)), _final(kind_answer(noun, kind))
+
+    def _wrong_kind(self, noun: Noun) -> str:
+        """A kind of other things, common or as rare as any; or another thing itself."""
+        while True:
+            other = self.rng.choice(self.vocabulary.things)
+            common = self.rng.choice(self.vocabulary.kinds)
+            kind = self.rng.choice((common, other.word, *other.kinds))
+            if kind != noun.word and kind not in noun.ancestors:
+                return kind
 
     def _recall(self, noun: Noun) -> Message:
         effort = self.system.reasoning_effort

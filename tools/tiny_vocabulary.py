@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wordnet import Noun
 
 NUM_KNOWN = 9000
-ALWAYS_KNOWN = ("bald eagle", "golden eagle", "barn owl", "quokka")
+ALWAYS_KNOWN = ("bald eagle",)
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,10 @@ class Vocabulary:
     known: tuple[Noun, ...]
     looked_up: tuple[Noun, ...]
     held_out: tuple[Noun, ...]
+    things: tuple[Noun, ...]
+    """known words that name physical things"""
     kinds: tuple[str, ...]
-    """physical kinds that many known words belong to"""
+    """physical kinds that many of these belong to"""
 
 
 def choose_vocabulary(nouns: Sequence[Noun]) -> Vocabulary:
@@ -35,5 +37,6 @@ def choose_vocabulary(nouns: Sequence[Noun]) -> Vocabulary:
         known=known,
         looked_up=tuple(n for i, n in enumerate(rest) if i % 20),
         held_out=tuple(rest[::20]),
+        things=tuple(n for n in known if n.kinds),
         kinds=tuple(sorted(kind for kind, count in counts.items() if count >= 12)),
     )

@@ -32,7 +32,7 @@ class Recipe:
     """Everything that decides the result."""
 
     seed: int = 20261123
-    steps: int = 6_500
+    steps: int = 7_000
     rows_per_step: int = 80
     row_length: int = 384
     lessons: int = 220_000

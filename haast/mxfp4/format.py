@@ -74,7 +74,7 @@ def dequantize(values: Tensor, scales: Tensor, dtype: torch.dtype = torch.bfloat
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     """Round real numbers to MXFP4, as the OCP specification says.
 
-    x        [..., K] floating, K a multiple of 32, finite
+    x        [..., K] bfloat16 or float32, K a multiple of 32, finite
     returns  values [..., K/2] uint8, scales [..., K/32] uint8
 
     The scale exponent is floor(log2(max |group|)) - 2, elements round to nearest even and

@@ -51,7 +51,8 @@ def _filtered(probs: Tensor, sampling: Sampling) -> Tensor:
     probs = probs.masked_fill(rank >= sampling.top_k[:, None], 0.0)
     probs = probs / probs.sum(-1, keepdim=True)
     before = probs.cumsum(-1) - probs
-    probs = probs.masked_fill(before >= sampling.top_p.double()[:, None], 0.0)
+    is_past = (before >= sampling.top_p.double()[:, None]) & (rank > 0)
+    probs = probs.masked_fill(is_past, 0.0)
     return probs.masked_fill(probs < sampling.min_p.double()[:, None] * probs[:, :1], 0.0)
 
 

@@ -1,0 +1,31 @@
+# Two commands for a new user: `make demo` and `make test`. Both set up what they need in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+READY_DEV := .venv/ready-dev
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	@$(BIN)/haast generate --prompt "What is a bald eagle?"
+
+test: $(READY_DEV) lint
+	$(BIN)/pytest
+
+lint: $(READY_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(READY_DEV): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $(READY) $@
+
+clean:
+	rm -rf .venv build *.egg-info
