@@ -1,6 +1,7 @@
 """The `haast` program: `haast COMMAND --help` tells the rest."""
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -23,9 +24,11 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name not in COMMANDS:
-            return None
+            close = get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"no command '{name}'; {hint}")
         command = import_module(COMMANDS[name]).command
         assert isinstance(command, click.Command), command
         return command
@@ -46,7 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(USER_ERROR)
     except click.ClickException as error:
         _fail(error.format_message())
-    except HaastError as error:
+    except BrokenPipeError:
+        sys.exit(INTERRUPTED)
+    except (HaastError, OSError) as error:
         _fail(str(error))
     except (KeyboardInterrupt, click.Abort):
         click.echo(err=True)

@@ -153,10 +153,13 @@ class LLM:
         try:
             while generator.has_work:
                 for progress in generator.step():
-                    if progress.token_id is not None:
-                        call = by_request[progress.request]
-                        yield call, call.take(progress.token_id)
-                generator.cancel(r for r, call in by_request.items() if call.is_stopped)
+                    if progress.token_id is None:
+                        continue
+                    call = by_request[progress.request]
+                    deltas = call.take(progress.token_id)
+                    if call.is_stopped:
+                        generator.cancel([call.request])
+                    yield call, deltas
         finally:
             generator.cancel(by_request)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from haast.cli.options import max_batch_size, model_options
 from haast.cli.report import count_bar
@@ -41,7 +42,7 @@ def _document(report: "Report") -> dict[str, Any]:
 
 
 def _print(report: "Report") -> None:
-    table = Table(title=report.model, title_justify="left")
+    table = Table(title=Text(report.model), title_justify="left")
     for heading in ("check", "value", "limit", ""):
         table.add_column(heading)
     for check in report.checks:
@@ -49,7 +50,7 @@ def _print(report: "Report") -> None:
         verdict = "[green]pass[/green]" if check.passed else "[red]FAIL[/red]"
         table.add_row(check.name, f"{check.value:.6g}", f"{sign} {check.limit:g}", verdict)
     for name, why in report.skipped.items():
-        table.add_row(name, "-", "", f"not measured: {why}")
+        table.add_row(name, "-", "", Text(f"not measured: {why}"))
     console = Console(highlight=False)
     console.print(table)
     for prompt, expected, given in report.wrong[:5]:

@@ -79,7 +79,7 @@ def load(config: EngineConfig, quiet: bool = False) -> "LLM":
         llm = LLM(progress=progress, **wishes)
     if not quiet:
         bundled = " (bundled; --model-path names another)" if config.model_path is None else ""
-        console().print(f"[dim]model: {llm.engine.found}{bundled}[/dim]")
+        console().print(f"model: {llm.engine.found}{bundled}", style="dim", markup=False)
     return llm
 
 
@@ -101,7 +101,8 @@ def _stream(
             click.echo("\n")
         printed = delta.kind
         # click drops the styling where standard output is not a terminal
-        click.echo(click.style(delta.text, dim=delta.kind == "reasoning"), nl=False)
+        is_thought = delta.kind == "reasoning"
+        click.echo(click.style(delta.text, dim=True) if is_thought else delta.text, nl=False)
         sys.stdout.flush()
     raise AssertionError("a stream ends with its Result")
 

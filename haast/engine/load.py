@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from haast.config import ConfigError, Encoding, EngineConfig, ModelConfig, Plan
 from haast.engine.device import pick_device
 from haast.engine.generator import Generator
@@ -39,9 +41,16 @@ def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engin
     """
     started = time.perf_counter()
     load = _load_dummy if config.load_format == "dummy" else _load_checkpoint
-    model, plan, found, tokenizer = load(config, progress)
+    try:
+        model, plan, found, tokenizer = load(config, progress)
+        generator = Generator(model, plan)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the device ran out of memory while loading ({str(error).splitlines()[0]}); "
+            "lower device_memory_utilization or max_length, or free memory on the device"
+        ) from None
     return Engine(
-        generator=Generator(model, plan),
+        generator=generator,
         plan=plan,
         model=model.config,
         found=found,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from haast.config import EngineConfig, MemoryPlan, ModelConfig, OpChoice, Plan
+from haast.config import MemoryPlan, ModelConfig, OpChoice, Plan
 from haast.engine.generator import Generator
 from haast.engine.request import Request, SamplingParams
 from haast.model.config_file import parse_model_config
@@ -110,7 +110,7 @@ def make_plan(num_pages: int, max_batch_size: int = 4, max_length: int | None = 
         max_length=max_length or num_pages * PAGE_SIZE,
         max_batch_size=max_batch_size,
         ops=tuple(OpChoice(op.name, REFERENCE, "test") for op in OPS),
-        memory=MemoryPlan(0, EngineConfig().max_batch_size, 1, num_pages, PAGE_SIZE),
+        memory=MemoryPlan(0, 0, 1, num_pages, PAGE_SIZE),
     )
 
 
