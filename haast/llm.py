@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from haast.config import EngineConfig, Plan
+from haast.engine.generator import RequestError
 from haast.engine.load import load_engine
 from haast.engine.request import Request, SamplingParams
 from haast.engine.score import score
@@ -147,6 +148,8 @@ class LLM:
 
     def _run(self, calls: Sequence["_Call"]) -> Iterator[tuple["_Call", list[TextDelta]]]:
         generator = self.engine.generator
+        if generator.has_work:
+            raise RequestError("a stream of this LLM is still open; exhaust or close it first")
         by_request = {call.request: call for call in calls}
         for request in by_request:
             generator.add(request)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from haast.harmony import ChatTemplate, SystemConfig, Tokenizer, from_chat, render
 from haast.harmony.messages import ConversationError, Effort
@@ -13,11 +13,21 @@ Prompt = str | Sequence[int] | Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What goes into a conversation's frame besides its messages."""
+    """What goes into a conversation's frame besides its messages.
+
+    Raises ConversationError if reasoning_effort is not low, medium or high.
+    """
 
     reasoning_effort: Effort = "medium"
     conversation_date: str | None = None
     tools: Sequence[dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.reasoning_effort not in get_args(Effort):
+            raise ConversationError(
+                f"reasoning_effort must be one of {', '.join(get_args(Effort))}; "
+                f"got {self.reasoning_effort!r}"
+            )
 
 
 class PromptBuilder:

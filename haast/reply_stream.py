@@ -69,9 +69,12 @@ class ReplyStream:
 
     def _until_stop(self, text: str) -> list[TextDelta]:
         text = self._held + text
-        found = [at for stop in self._stop_strings if (at := text.find(stop)) >= 0]
+        found = [
+            (at + len(stop), at) for stop in self._stop_strings if (at := text.find(stop)) >= 0
+        ]
         self.is_stopped = bool(found)
-        keep = min(found) if found else len(text) - self._held_length(text)
+        # the one complete first, so that it does not matter how the text is cut into tokens
+        keep = min(found)[1] if found else len(text) - self._held_length(text)
         self._held = "" if found else text[keep:]
         return self._release(text[:keep])
 

@@ -1,6 +1,7 @@
 """`haast coherence`: the guard, as a program with an exit code."""
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,12 @@ def command(as_json: bool, **options: Any) -> None:
 
 
 def _document(report: "Report") -> dict[str, Any]:
-    checks = [asdict(check) | {"passed": check.passed} for check in report.checks]
+    """JSON has no infinity and no NaN: such a value is null."""
+    checks = [
+        asdict(check)
+        | {"passed": check.passed, "value": check.value if math.isfinite(check.value) else None}
+        for check in report.checks
+    ]
     return asdict(report) | {"passed": report.passed, "checks": checks}
 
 

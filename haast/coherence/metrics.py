@@ -9,11 +9,14 @@ from torch import Tensor
 
 NGRAM = 4
 _MARKUP = re.compile(r"<\|[a-z_]+\|>")
-_GLUED_HEADER = re.compile(r"(?:^|\n)(?:assistant|analysis|commentary|final)(?=[A-Z<])")
+_GLUED_HEADER = re.compile(
+    r"assistant(?:analysis|commentary|final)"
+    r"|(?:^|\n)(?:assistant|analysis|commentary|final)(?=[A-Z<])"
+)
 
 
 def count_markup(text: str) -> int:
-    """Harmony markers in a text, and header words stuck to the text that follows them."""
+    """Harmony markers in a text, and header words stuck to each other or to text."""
     return len(_MARKUP.findall(text)) + len(_GLUED_HEADER.findall(text))
 
 

@@ -58,7 +58,7 @@ def read_suite(folder: Path) -> Suite | None:
 
 
 def _suite(fields: dict[str, Any]) -> Suite:
-    return Suite(
+    suite = Suite(
         answers=tuple((entry["prompt"], entry["answer"]) for entry in fields["answers"]),
         held_out=tuple(
             HeldOut(tuple(entry["prompt_ids"]), tuple(entry["answer_ids"]))
@@ -67,3 +67,6 @@ def _suite(fields: dict[str, Any]) -> Suite:
         min_exact=float(fields["min_exact"]),
         max_perplexity=float(fields["max_perplexity"]),
     )
+    if not suite.answers or not suite.held_out:
+        raise ValueError("answers and held_out must not be empty")
+    return suite

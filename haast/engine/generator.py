@@ -34,8 +34,8 @@ class Progress:
 class Generator:
     """Batches requests over one model and its KV cache; every request keeps its pages to its end.
 
-    One step computes either the next prompt chunk of the newest request or one token of every
-    running one.
+    One step computes either the next prompt chunk of one request, the longest admitted first, or
+    one token of every running one.
     """
 
     def __init__(self, model: GptOss, plan: Plan) -> None:
@@ -80,6 +80,7 @@ class Generator:
     @torch.inference_mode()
     def step(self) -> list[Progress]:
         """Advance the batch; requests whose `finish_reason` is set afterwards have left it."""
+        assert self.has_work, "a step needs a request"
         with ops.pin(self.plan.pins):
             self._admit()
             reading = [r for r in self.running if r.num_computed < len(r.prompt_ids)]

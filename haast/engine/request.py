@@ -38,6 +38,9 @@ class SamplingParams:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        whole = ("top_k", "seed", "max_new_tokens")
+        for name in (*whole, "temperature", "top_p", "min_p"):
+            self._check_type(name, int if name in whole else (int, float))
         checks = (
             ("temperature", 0 <= self.temperature < float("inf"), "a finite number >= 0"),
             ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
@@ -54,6 +57,13 @@ class SamplingParams:
         for name, holds, allowed in checks:
             if not holds:
                 raise SamplingError(f"{name} must be {allowed}; got {getattr(self, name)!r}")
+
+    def _check_type(self, name: str, kinds: type | tuple[type, ...]) -> None:
+        value = getattr(self, name)
+        is_absent = value is None and getattr(SamplingParams, name) is None
+        if not is_absent and (not isinstance(value, kinds) or isinstance(value, bool)):
+            allowed = "a whole number" if kinds is int else "a number"
+            raise SamplingError(f"{name} must be {allowed}; got {value!r}")
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

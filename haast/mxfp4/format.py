@@ -78,8 +78,11 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     returns  values [..., K/2] uint8, scales [..., K/32] uint8
 
     The scale exponent is floor(log2(max |group|)) - 2, elements round to nearest even and
-    saturate at 6. Raises ValueError if K is no multiple of 32 or an element is not finite.
+    saturate at 6. Raises ValueError for another dtype, if K is no multiple of 32, or if an element
+    is not finite.
     """
+    if x.dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"only bfloat16 and float32 can be quantised; got {x.dtype}")
     if x.shape[-1] % GROUP:
         raise ValueError(f"last axis must be a multiple of {GROUP}; got {x.shape[-1]}")
     if not torch.isfinite(x).all():

@@ -54,6 +54,9 @@ class Op(Generic[P, R]):
         pinned = (_pins.get() or {}).get(self.name)
         if pinned == REFERENCE:
             return self.reference
+        if pinned not in (None, *self.implementations):
+            known = ", ".join(self.implementations)
+            raise LookupError(f"{self.name} has no implementation '{pinned}'; it has {known}")
         reasons = []
         for kernel in self.kernels:
             if pinned not in (None, kernel.name):

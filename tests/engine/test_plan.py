@@ -12,6 +12,7 @@ from haast.engine.plan import Source, make_plan, parameter_bytes
 from haast.model import write_checkpoint
 from haast.model.checkpoint import open_checkpoint
 from haast.model.config_file import read_model_config
+from haast.model.kv_cache import KVCache
 from haast.model.locate import packaged_folder
 from haast.model.random_weights import random_parameters
 from haast.model.weights import load_parameters
@@ -142,7 +143,5 @@ def test_wishes_out_of_range(name, value, message):
 
 
 def test_the_page_size_of_the_test_is_the_caches():
-    from haast.model.kv_cache import KVCache
-
     cache = KVCache.empty(CONFIG, 1, torch.bfloat16, CPU)
     assert cache.k.nbytes + cache.v.nbytes == PAGE_BYTES

@@ -113,3 +113,19 @@ def test_ignore_eos_goes_on():
 def test_requests_are_equal_only_to_themselves():
     one, other = request(), request()
     assert one == one and one != other and len({one, other}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("seed", 1.5, "a whole number"),
+        ("top_k", 2.0, "a whole number"),
+        ("max_new_tokens", True, "a whole number"),
+        ("temperature", "a", "a number"),
+        ("top_p", None, "a number"),
+    ],
+)
+def test_settings_of_another_type_are_refused(name, value, allowed):
+    with pytest.raises(SamplingError) as error:
+        SamplingParams(**{name: value})
+    assert str(error.value) == f"{name} must be {allowed}; got {value!r}"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from haast.mxfp4 import dequantize, to_grid
+from haast.mxfp4 import format as mxfp4_format
 
 from .exact import as_bits
 
@@ -52,7 +53,6 @@ def test_minus_zero_is_kept_apart_from_zero():
 
 def test_minus_zero_decoded_as_zero_would_be_flagged(monkeypatch):
     """The comparison is of bits, not of numbers."""
-    from haast.mxfp4 import format as mxfp4_format
 
     def unsigned(*args):
         return dequantize(*args) + 0.0

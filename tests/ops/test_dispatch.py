@@ -132,3 +132,12 @@ def test_a_signature_unlike_the_contracts(fn):
     assert str(error.value) == (
         "double: bad does not have the signature (x: int, step: int = 1) -> int"
     )
+
+
+def test_pinning_an_unknown_name_says_which_there_are():
+    op = Op("double", lambda x: 2 * x)
+    with (
+        pin({"double": "fastest"}),
+        pytest.raises(LookupError, match="'fastest'; it has reference"),
+    ):
+        op(1)

@@ -1,0 +1,164 @@
+"""The guard lets haast-tiny pass and stops what is broken, by the check that should see it."""
+
+import json
+
+import pytest
+import torch
+
+from haast import LLM
+from haast.__main__ import main
+from haast.coherence import guard
+from haast.config import ConfigError
+from haast.mxfp4 import Mxfp4Weight
+from haast.ops import attention, rope
+
+from .conftest import failed, values
+
+EXACT, PERPLEXITY = "exact answers", "held-out perplexity"
+DIVERGENCE, TOP1 = "divergence from the bf16 control", "same first choice as the control"
+ALL_CHECKS = [
+    "logits not finite",
+    "leaked markup",
+    "harmony anomalies",
+    "answered",
+    "worst repetition",
+    EXACT,
+    PERPLEXITY,
+    DIVERGENCE,
+    TOP1,
+]
+
+
+def test_haast_tiny_passes_in_full(capsys):
+    """The whole guard as a user runs it, all 200 answers."""
+    with pytest.raises(SystemExit) as ended:
+        main(["coherence", "--json"])
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (ended.value.code, err) == (0, "")
+    assert document["passed"] is True and document["skipped"] == {}
+    assert "hf-mxfp4 layout" in document["model"]
+    assert [check["name"] for check in document["checks"]] == ALL_CHECKS
+    assert all(check["passed"] for check in document["checks"])
+    by_name = {check["name"]: check for check in document["checks"]}
+    assert by_name[EXACT]["value"] == 1 - len(document["wrong"]) / 200 >= 0.98
+    assert 1 < by_name[PERPLEXITY]["value"] < by_name[PERPLEXITY]["limit"]
+    assert by_name[DIVERGENCE]["value"] < 0.01 and not by_name[TOP1]["is_ceiling"]
+
+
+def test_scales_that_are_off_by_one(judge, damaged):
+    every_other = torch.arange(1 << 20) % 2
+    path = damaged("_scales", lambda t: t + every_other[: t.numel()].view(t.shape).byte())
+    report = judge(path)
+    assert {EXACT, PERPLEXITY} <= failed(report)
+    assert len(report.wrong) == 8 and values(report)[PERPLEXITY] > 1.5
+
+
+@pytest.mark.parametrize("parts", [("blocks",), ("blocks", "scales", "bias")])
+def test_gate_and_up_rows_swapped(judge, damaged, parts):
+    suffixes = tuple(f"gate_up_proj_{part}" for part in parts)
+    path = damaged(suffixes, lambda t: t.view(len(t), -1, 2, *t.shape[2:]).flip(2).view(t.shape))
+    assert EXACT in failed(judge(path))
+
+
+def test_nibbles_swapped(judge, damaged):
+    report = judge(damaged("_blocks", lambda t: t << 4 | t >> 4))
+    assert {EXACT, PERPLEXITY} <= failed(report)
+    assert values(report)[EXACT] == 0 and values(report)[PERPLEXITY] > 100
+
+
+@pytest.mark.parametrize("sink", [-1e4, float("-inf")])
+def test_sinks_missing(judge, damaged, sink):
+    report = judge(damaged(".sinks", lambda t: torch.full_like(t, sink)))
+    assert {EXACT, PERPLEXITY} <= failed(report)
+    assert values(report)["logits not finite"] == 0
+
+
+def test_queries_turned_one_position_too_far(judge, monkeypatch):
+    honest = rope.reference
+
+    def shifted(q, k, positions, cos, sin):
+        return honest(q, k, positions + 1, cos, sin)[0], honest(q, k, positions, cos, sin)[1]
+
+    monkeypatch.setattr(rope, "reference", shifted)
+    report = judge()
+    assert {EXACT, PERPLEXITY} <= failed(report) and values(report)[PERPLEXITY] > 3
+
+
+def test_windows_forgotten(judge, monkeypatch):
+    honest = attention.reference
+    everything = lambda q, k, v, sinks, meta, window: honest(q, k, v, sinks, meta, None)
+    monkeypatch.setattr(attention, "reference", everything)
+    assert {EXACT, PERPLEXITY} & failed(judge())
+
+
+def nibbles_of_the_last_row(weight: Mxfp4Weight) -> Mxfp4Weight:
+    codes = weight.values.clone()
+    codes[..., -1, :] = codes[..., -1, :] << 4 | codes[..., -1, :] >> 4
+    return Mxfp4Weight(codes, weight.scales)
+
+
+@pytest.mark.parametrize(
+    "change, minimum",
+    [
+        (lambda w, dtype, honest: honest(w, dtype) * 1.1, 0.02),
+        (lambda w, dtype, honest: honest(nibbles_of_the_last_row(w), dtype), 0.02),
+        (lambda w, dtype, honest: honest(w, dtype).roll(32, -1), 0.5),
+    ],
+)
+def test_only_the_mxfp4_path_is_wrong(judge, monkeypatch, change, minimum):
+    honest = Mxfp4Weight.dequantize
+    monkeypatch.setattr(guard, "read_suite", lambda folder: None)
+    monkeypatch.setattr(Mxfp4Weight, "dequantize", lambda w, dtype: change(w, dtype, honest))
+    report = judge()
+    assert DIVERGENCE in failed(report) <= {DIVERGENCE, TOP1, *ALL_CHECKS[:5]}
+    assert values(report)[DIVERGENCE] > minimum
+
+
+def test_both_encodings_pass_and_agree(judge):
+    report = judge(quantization_encoding="bfloat16")
+    assert report.passed and report.wrong == () and report.skipped == {}
+    assert values(report)[DIVERGENCE] == 0 and values(report)[TOP1] == 1
+
+
+def test_logits_that_are_no_numbers(judge, damaged):
+    def poison(weight):
+        weight[17] = float("nan")
+        return weight
+
+    report = judge(damaged("lm_head.weight", poison))
+    assert "logits not finite" in failed(report)
+    positions = values(report)["logits not finite"]
+    assert positions > 3 * 80 and positions == int(positions)
+    assert {PERPLEXITY, DIVERGENCE} <= failed(report)
+
+
+def test_a_model_without_a_suite_and_without_room_for_its_control(judge, monkeypatch):
+    loads = []
+
+    def load(config):
+        loads.append(config.quantization_encoding)
+        if len(loads) == 2:
+            raise ConfigError("memory is short")
+        return LLM(max_batch_size=16, max_length=640)
+
+    monkeypatch.setattr(guard, "read_suite", lambda folder: None)
+    monkeypatch.setattr(guard, "_load", load)
+    report = judge()
+    assert loads == ["auto", "bfloat16"]
+    assert report.skipped == {"agreement with the bf16 control": "memory is short"}
+    assert [check.name for check in report.checks] == ALL_CHECKS[:5] and report.passed
+
+
+def test_progress_is_told_prompt_by_prompt(judge, monkeypatch):
+    calls = []
+    answers = guard._answers
+    monkeypatch.setattr(guard, "_answers", lambda *given: answers(*given[:2], tell))
+    monkeypatch.setattr(guard, "read_suite", lambda folder: None)
+    monkeypatch.setattr(guard, "_control_checks", lambda *given: [])
+
+    def tell(done, total):
+        calls.append((done, total))
+
+    judge()
+    assert calls == [(1, 3), (2, 3), (3, 3)]

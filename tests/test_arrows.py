@@ -1,0 +1,162 @@
+"""Who may import whom. A new package needs a row here: that is the point of the test."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "haast").rglob("*.py"))
+EVERYONE = {"config", "errors"}
+BELOW = {
+    "errors": set(),
+    "config": {"errors"},
+    "mxfp4": set(),
+    "ops": {"mxfp4"} | EVERYONE,
+    "model": {"ops", "mxfp4"} | EVERYONE,
+    "engine": {"model", "ops", "mxfp4"} | EVERYONE,
+    "harmony": EVERYONE,
+    "prompt": {"harmony"} | EVERYONE,
+    "reply_stream": {"harmony"} | EVERYONE,
+    "llm": {"engine", "model", "harmony", "prompt", "reply_stream"} | EVERYONE,
+    "coherence": {"llm", "engine", "model", "harmony"} | EVERYONE,
+    "cli": {"llm", "coherence", "engine", "model"} | EVERYONE,
+    "__init__": {"llm", "engine", "errors"},
+    "__main__": {"__init__", "cli", "errors"},
+}
+"""Part of haast -> the other parts that it may import, also inside functions"""
+OUTSIDE = {
+    "mxfp4": {"torch"},
+    "ops": {"torch"},
+    "model": {"torch"},
+    "engine": {"torch"},
+    "harmony": {"jinja2", "tokenizers"},
+    "llm": {"torch"},
+    "coherence": {"torch"},
+    "cli": {"click", "rich"},
+    "__main__": {"click"},
+}
+"""Part of haast -> what it may import that is neither haast nor the standard library"""
+PURE = ("engine/request.py", "engine/random.py")
+"""Files of parts that may import torch which must not"""
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "haast").with_suffix("").parts[0]
+
+
+def imports(source: str, package: str = "") -> set[str]:
+    """Dotted names that a file imports; of `from a import b` it is a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: -node.level + 1 or None] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def wrong_imports(source: str, part: str, is_pure: bool = False) -> list[str]:
+    """Imports of a file in a part of haast that cross an arrow."""
+    wrong = []
+    for name in sorted(imports(source, f"haast.{part}")):
+        top, *rest = name.split(".")
+        if top == "haast":
+            target = rest[0] if rest and rest[0] in BELOW else "__init__"
+            if target != part and target not in BELOW[part]:
+                wrong.append(name)
+        elif top not in sys.stdlib_module_names and (is_pure or top not in OUTSIDE.get(part, ())):
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows(path):
+    is_pure = any(path == ROOT / "haast" / pure for pure in PURE)
+    assert wrong_imports(path.read_text(), part_of(path), is_pure) == []
+
+
+def test_every_row_is_about_something():
+    assert set(BELOW) == {part_of(path) for path in FILES}
+    assert set(OUTSIDE) <= set(BELOW)
+    assert all((ROOT / "haast" / pure).is_file() for pure in PURE)
+
+
+@pytest.mark.parametrize(
+    "part, source",
+    [
+        ("mxfp4", "from haast.ops import linear"),
+        ("mxfp4", "import numpy"),
+        ("ops", "def f():\n    from haast.model.gpt_oss import GptOss"),
+        ("ops", "from haast import engine"),
+        ("ops", "import triton.language as tl"),
+        ("model", "import haast.harmony"),
+        ("model", "from ..engine import request"),
+        ("harmony", "import torch"),
+        ("harmony", "from torch.nn import functional"),
+        ("engine", "from haast.harmony import Tokenizer"),
+        ("llm", "from haast import LLM"),
+        ("cli", "from haast.__main__ import main"),
+        ("cli", "from tests.model import helpers"),
+        ("cli", "import tools.wordnet"),
+        ("config", "from haast.ops import OPS"),
+        ("errors", "from haast.config import Plan"),
+    ],
+)
+def test_a_wrong_arrow_is_found(part, source):
+    assert len(wrong_imports(source, part)) == 1
+
+
+def test_torch_in_a_pure_file_is_found():
+    source = "import torch\nfrom haast.errors import HaastError"
+    assert wrong_imports(source, "engine") == []
+    assert wrong_imports(source, "engine", is_pure=True) == ["torch"]
+
+
+def test_tools_import_no_tests_and_no_program():
+    for path in sorted((ROOT / "tools").rglob("*.py")):
+        found = {name for name in imports(path.read_text()) if name.split(".")[0] == "tests"}
+        found |= {name for name in imports(path.read_text()) if name.startswith("haast.__main__")}
+        assert not found, path
+
+
+def run_python(script: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return run.stdout.strip()
+
+
+def test_the_program_starts_without_torch():
+    modules = ["haast", "haast.__main__"]
+    modules += [f"haast.cli.{path.stem}" for path in (ROOT / "haast/cli").glob("[a-z]*.py")]
+    assert {"haast.cli.generate", "haast.cli.coherence", "haast.cli.make_checkpoint"} < {*modules}
+    script = f"import sys, {', '.join(sorted(modules))}\nprint('torch' in sys.modules)"
+    assert run_python(script) == "False"
+
+
+IMPORT_ALL = """
+import os, pkgutil
+from importlib import import_module
+import torch
+
+def refuse(*args):
+    raise AssertionError("a GPU was touched")
+
+torch.cuda._lazy_init = refuse
+torch.cuda.device_count = torch.cuda.mem_get_info = refuse
+before = dict(os.environ)
+import haast
+names = [m.name for m in pkgutil.walk_packages(haast.__path__, "haast.")]
+for name in names:
+    import_module(name)
+print(len(names) > 40, dict(os.environ) == before)
+"""
+
+
+def test_importing_touches_no_gpu_and_no_environment():
+    assert run_python(IMPORT_ALL) == "True True"
