@@ -15,6 +15,7 @@ from haast.engine.load import load_engine
 from haast.engine.request import Request, SamplingParams
 from haast.engine.score import score
 from haast.harmony import ChatTemplate, Tokenizer, ToolCall
+from haast.harmony.template import compile_template
 from haast.model.weights import Progress
 from haast.prompt import ChatOptions, Prompt, PromptBuilder, opened_message
 from haast.reply_stream import ReplyStream, TextDelta
@@ -80,6 +81,8 @@ class LLM:
     ) -> None:
         path = None if model_path is None else Path(model_path)
         config = EngineConfig(model_path=path, **wishes)
+        if config.chat_template is not None:
+            compile_template(config.chat_template)  # a typo shows before the weights are read
         self.engine = load_engine(config, progress)
         self.tokenizer = Tokenizer(self.engine.tokenizer)
         template = config.chat_template and ChatTemplate(config.chat_template, self.tokenizer)

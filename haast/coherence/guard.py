@@ -87,6 +87,7 @@ def check_coherence(
         checks += [
             Check("exact answers", 1 - len(wrong) / len(expected), suite.min_exact, False),
             _held_out_check(llm, suite),
+            *_golden_checks(llm, suite),
         ]
     found = llm.engine.found
     del llm
@@ -138,6 +139,19 @@ def _held_out_check(llm: LLM, suite: Suite) -> Check:
         ids = [*text.prompt_ids, *text.answer_ids]
         log_probs += answer_log_probs(llm.score(ids), len(text.prompt_ids), ids)
     return Check("held-out perplexity", perplexity(log_probs), suite.max_perplexity, True)
+
+
+def _golden_checks(llm: LLM, suite: Suite) -> list[Check]:
+    """Log-probabilities against a recorded fp32 forward pass; sees faults the answers survive."""
+    distances: list[float] = []
+    for text in suite.golden:
+        ours = answer_log_probs(llm.score(text.ids), 1, text.ids)
+        distances += [abs(a - b) for a, b in zip(ours, text.log_probs, strict=True)]
+    values = torch.tensor(distances, dtype=torch.float64)
+    return [
+        Check("median distance from fp32", float(values.median()), suite.max_golden_median, True),
+        Check("mean distance from fp32", float(values.mean()), suite.max_golden_mean, True),
+    ]
 
 
 def _control_checks(

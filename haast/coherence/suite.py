@@ -30,16 +30,29 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Golden:
+    """A text with the log-probability that a fp32 forward pass gives each token after the first."""
+
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Suite:
     """A checkpoint's own questions with the answers it must give, and what counts as passed."""
 
     answers: tuple[tuple[str, str], ...]
     """prompt and exact answer"""
     held_out: tuple[HeldOut, ...]
+    golden: tuple[Golden, ...]
     min_exact: float
     """share of `answers`"""
     max_perplexity: float
     """over the answers of `held_out`"""
+    max_golden_median: float
+    max_golden_mean: float
+    """nats between our log-probabilities and those of `golden`; the median sees every token a
+    little off, the mean a few that are far off"""
 
 
 def read_suite(folder: Path) -> Suite | None:
@@ -64,9 +77,17 @@ def _suite(fields: dict[str, Any]) -> Suite:
             HeldOut(tuple(entry["prompt_ids"]), tuple(entry["answer_ids"]))
             for entry in fields["held_out"]
         ),
+        golden=tuple(
+            Golden(tuple(entry["ids"]), tuple(map(float, entry["log_probs"])))
+            for entry in fields["golden"]
+        ),
         min_exact=float(fields["min_exact"]),
         max_perplexity=float(fields["max_perplexity"]),
+        max_golden_median=float(fields["max_golden_median"]),
+        max_golden_mean=float(fields["max_golden_mean"]),
     )
-    if not suite.answers or not suite.held_out:
-        raise ValueError("answers and held_out must not be empty")
+    if not (suite.answers and suite.held_out and suite.golden):
+        raise ValueError("answers, held_out and golden must not be empty")
+    if any(len(text.ids) != len(text.log_probs) + 1 for text in suite.golden):
+        raise ValueError("a golden text needs one log-probability for each token after its first")
     return suite

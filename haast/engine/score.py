@@ -5,7 +5,7 @@ from torch import Tensor
 
 from haast import ops
 from haast.engine.batch import step_tensors
-from haast.engine.generator import PREFILL_CHUNK, Generator
+from haast.engine.generator import PREFILL_CHUNK, Generator, RequestError
 from haast.engine.request import Request, SamplingParams
 
 
@@ -13,7 +13,7 @@ from haast.engine.request import Request, SamplingParams
 def score(generator: Generator, token_ids: list[int]) -> Tensor:
     """What the model expects after each token of a text: [len(token_ids), V] fp32 on the host.
 
-    Raises RequestError if the text is longer than the engine's max_length.
+    Raises RequestError if the text is longer than the engine's max_length or requests are running.
     """
     request = Request(
         prompt_ids=token_ids,
@@ -23,6 +23,8 @@ def score(generator: Generator, token_ids: list[int]) -> Tensor:
         stop_ids=frozenset(),
     )
     generator.check(request)
+    if generator.has_work:
+        raise RequestError("requests are running; exhaust or close their stream first")
     rows = []
     with ops.pin(generator.plan.pins), generator.holding_pages(request):
         while request.num_computed < len(token_ids):

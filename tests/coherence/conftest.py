@@ -38,7 +38,7 @@ def judge(monkeypatch):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """damaged(suffixes, change) -> a copy of haast-tiny with change(tensor) for tensors so named."""
+    """damaged(suffixes, change) -> a copy of haast-tiny with change(tensor) where names end so."""
 
     def make(suffixes, change):
         folder = shutil.copytree(demo_folder(), tmp_path / "damaged")

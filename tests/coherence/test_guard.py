@@ -15,6 +15,7 @@ from haast.ops import attention, rope
 from .conftest import failed, values
 
 EXACT, PERPLEXITY = "exact answers", "held-out perplexity"
+MEDIAN, MEAN = "median distance from fp32", "mean distance from fp32"
 DIVERGENCE, TOP1 = "divergence from the bf16 control", "same first choice as the control"
 ALL_CHECKS = [
     "logits not finite",
@@ -24,6 +25,8 @@ ALL_CHECKS = [
     "worst repetition",
     EXACT,
     PERPLEXITY,
+    MEDIAN,
+    MEAN,
     DIVERGENCE,
     TOP1,
 ]
@@ -57,8 +60,7 @@ def test_scales_that_are_off_by_one(judge, damaged):
 @pytest.mark.parametrize("parts", [("blocks",), ("blocks", "scales", "bias")])
 def test_gate_and_up_rows_swapped(judge, damaged, parts):
     suffixes = tuple(f"gate_up_proj_{part}" for part in parts)
-    path = damaged(suffixes, lambda t: t.view(len(t), -1, 2, *t.shape[2:]).flip(2).view(t.shape))
-    assert EXACT in failed(judge(path))
+    assert {EXACT, MEDIAN, MEAN} <= failed(judge(damaged(suffixes, swap_pairs)))
 
 
 def test_nibbles_swapped(judge, damaged):
@@ -90,6 +92,38 @@ def test_windows_forgotten(judge, monkeypatch):
     everything = lambda q, k, v, sinks, meta, window: honest(q, k, v, sinks, meta, None)
     monkeypatch.setattr(attention, "reference", everything)
     assert {EXACT, PERPLEXITY} & failed(judge())
+
+
+@pytest.mark.parametrize(
+    "suffixes, change, seen_by",
+    [
+        # one scale byte in a thousand is one too high
+        ("_scales", lambda t: t + (torch.arange(t.numel()).view(t.shape) % 1000 == 7), {MEDIAN}),
+        ("3.mlp.experts.gate_up_proj_blocks", lambda t: swap_pairs(t), {MEDIAN, MEAN}),
+        ("gate_up_proj_scales", lambda t: swap_pairs(t), {MEDIAN, MEAN}),
+        ("layers.2.self_attn.sinks", lambda t: torch.full_like(t, -1e4), {MEDIAN, MEAN}),
+    ],
+    ids=["few scales", "gate and up of one layer", "scales of gate and up", "sinks of one layer"],
+)
+def test_damage_that_answers_survive(judge, damaged, suffixes, change, seen_by):
+    path = damaged(suffixes, lambda t: change(t).to(t.dtype))
+    assert seen_by <= failed(judge(path))
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_window_off_by_one(judge, monkeypatch, off):
+    honest = attention.reference
+
+    def shifted(q, k, v, sinks, meta, window):
+        return honest(q, k, v, sinks, meta, window and window + off)
+
+    monkeypatch.setattr(attention, "reference", shifted)
+    assert {MEDIAN, MEAN} <= failed(judge())
+
+
+def swap_pairs(rows: torch.Tensor) -> torch.Tensor:
+    """[E, 2I, ...] with each gate row and its up row exchanged."""
+    return rows.view(len(rows), -1, 2, *rows.shape[2:]).flip(2).view(rows.shape)
 
 
 def nibbles_of_the_last_row(weight: Mxfp4Weight) -> Mxfp4Weight:

@@ -13,13 +13,16 @@ from haast.coherence.metrics import (
     perplexity,
     repetition,
 )
-from haast.coherence.suite import HeldOut, Suite, read_suite
+from haast.coherence.suite import Golden, HeldOut, Suite, read_suite
 from haast.config import ConfigError
 from haast.model.locate import demo_folder
 
 SUITE = {
     "min_exact": 1,
     "max_perplexity": "1.5",
+    "max_golden_median": 0.1,
+    "max_golden_mean": 0.2,
+    "golden": [{"ids": [1, 2], "log_probs": [-0.5]}],
     "answers": [{"prompt": "p", "answer": "a"}],
     "held_out": [{"prompt_ids": [1, 2], "answer_ids": [3]}],
 }
@@ -94,7 +97,15 @@ def test_answer_log_probs():
 def test_suite_is_read(tmp_path):
     assert read_suite(tmp_path) is None
     (tmp_path / "coherence.json").write_text(json.dumps(SUITE))
-    assert read_suite(tmp_path) == Suite((("p", "a"),), (HeldOut((1, 2), (3,)),), 1.0, 1.5)
+    assert read_suite(tmp_path) == Suite(
+        answers=(("p", "a"),),
+        held_out=(HeldOut((1, 2), (3,)),),
+        golden=(Golden((1, 2), (-0.5,)),),
+        min_exact=1.0,
+        max_perplexity=1.5,
+        max_golden_median=0.1,
+        max_golden_mean=0.2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,6 +117,8 @@ def test_suite_is_read(tmp_path):
         {"answers": []},
         {"held_out": []},
         {"held_out": [{"prompt_ids": 5, "answer_ids": [3]}]},
+        {"golden": []},
+        {"golden": [{"ids": [1, 2], "log_probs": [-0.5, -0.5]}]},
         {"min_exact": "much"},
         {"max_perplexity": None},
     ],
@@ -124,4 +137,5 @@ def test_a_broken_suite_is_named(tmp_path, change):
 def test_the_suite_of_haast_tiny_is_worth_asking():
     suite = read_suite(demo_folder())
     assert len(suite.answers) >= 200 and len(suite.held_out) >= 40
-    assert suite.min_exact >= 0.95 and suite.max_perplexity <= 1.2
+    assert suite.min_exact >= 0.95 and suite.max_perplexity <= 1.05
+    assert sum(len(text.log_probs) for text in suite.golden) > 1000
