@@ -47,7 +47,8 @@ def test_its_training_and_evaluation_are_recorded():
     evaluation = json.loads((demo_folder() / "evaluation.json").read_text())
     losses = [loss for _, loss in training["loss"]]
     assert losses[0] > 8 and losses[-1] < 0.01
-    assert evaluation["passed"] and all(check["passed"] for check in evaluation["checks"])
+    assert [run["passed"] for run in evaluation["runs"]] == [True, True]
+    assert all(check["passed"] for run in evaluation["runs"] for check in run["checks"])
 
 
 def test_the_wordnet_notice_is_kept():
