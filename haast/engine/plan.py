@@ -93,9 +93,16 @@ def _op_choices(device: torch.device) -> tuple[OpChoice, ...]:
 
 def _too_little(config: EngineConfig, weight_bytes: int, budget: int, kv_bytes: int) -> str:
     usable = budget + weight_bytes
+    limit = (
+        f"{usable / 1e9:.2f} GB may be used ({config.device_memory_utilization:g} of what is free)"
+    )
+    if budget < 0:
+        return (
+            f"memory is short: the weights take {weight_bytes / 1e9:.2f} GB, but {limit}; "
+            "use a device with more, mxfp4 instead of bfloat16, or free memory on it"
+        )
     return (
         f"memory is short: weights take {weight_bytes / 1e9:.2f} GB and one request of full length "
-        f"{kv_bytes / 1e9:.2f} GB, but {usable / 1e9:.2f} GB may be used "
-        f"({config.device_memory_utilization:g} of what is free); "
+        f"{kv_bytes / 1e9:.2f} GB, but {limit}; "
         "lower max_length, raise device_memory_utilization or free memory on the device"
     )

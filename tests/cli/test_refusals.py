@@ -45,7 +45,7 @@ def nothing_loads(monkeypatch):
         ("--device-memory-utilization", "0", "device_memory_utilization must lie in (0, 1]; got 0"),
         ("--device-memory-utilization", "2", "device_memory_utilization must lie in (0, 1]; got 2"),
         ("--device-memory-utilization", "nan", "must lie in (0, 1]; got nan"),
-        ("--device-memory-utilization", "1e-6", "memory is short: weights take 0.02 GB"),
+        ("--device-memory-utilization", "1e-6", "memory is short: the weights take 0.02 GB"),
         ("--devices", "tpu", "devices 'tpu' is not one of cpu, gpu, gpu:N"),
         ("--devices", "gpu:x", "devices 'gpu:x' is not one of cpu, gpu, gpu:N"),
         ("--reasoning-effort", "extreme", "'extreme' is not one of 'low', 'medium', 'high'"),

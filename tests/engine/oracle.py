@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from model.helpers import CPU, TINY
 from torch import Tensor
 
 from haast.config import MemoryPlan, ModelConfig, OpChoice, Plan
@@ -20,35 +21,12 @@ from haast.model.kv_cache import PAGE_SIZE
 from haast.model.parameters import Parameters
 from haast.ops import OPS, REFERENCE, StepMeta
 
-TINY = {
-    "architectures": ["GptOssForCausalLM"],
-    "model_type": "gpt_oss",
-    "head_dim": 16,
-    "hidden_size": 96,
-    "intermediate_size": 64,
+SMALLER = TINY | {
     "num_hidden_layers": 2,
-    "num_local_experts": 5,
-    "num_experts_per_tok": 2,
     "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "vocab_size": 300,
-    "sliding_window": 8,
     "layer_types": ["sliding_attention", "full_attention"],
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 150000.0,
-    "rope_scaling": {
-        "rope_type": "yarn",
-        "factor": 32.0,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "truncate": False,
-        "original_max_position_embeddings": 4096,
-    },
-    "swiglu_limit": 7.0,
-    "max_position_embeddings": 131072,
 }
-CPU = torch.device("cpu")
-CONFIG: ModelConfig = parse_model_config(TINY, Path("config.json"))
+CONFIG: ModelConfig = parse_model_config(SMALLER, Path("config.json"))
 VOCAB = CONFIG.vocab_size
 
 

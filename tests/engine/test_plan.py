@@ -116,10 +116,16 @@ def test_too_little_memory_says_what_takes_how_much(monkeypatch):
     with pytest.raises(ConfigError) as error:
         plan_with(monkeypatch, 10**9, "bfloat16", big, device_memory_utilization=0.75)
     assert str(error.value) == (
-        f"memory is short: weights take {weights:.2f} GB and one request of full length 0.03 GB, "
-        "but 0.75 GB may be used (0.75 of what is free); "
-        "lower max_length, raise device_memory_utilization or free memory on the device"
+        f"memory is short: the weights take {weights:.2f} GB, but 0.75 GB may be used (0.75 of what "
+        "is free); use a device with more, mxfp4 instead of bfloat16, or free memory on it"
     )
+
+
+def test_room_for_the_weights_alone_is_not_enough(monkeypatch):
+    with pytest.raises(ConfigError) as error:
+        plan_with(monkeypatch, WEIGHTS + PAGE_BYTES, max_length=1000)
+    text = str(error.value)
+    assert "one request of full length 0.00 GB" in text and "lower max_length" in text
 
 
 def test_a_length_beyond_the_models(monkeypatch):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from haast.harmony import HarmonyParser, Message, Reply, collect, parse_reply, render_message
 
 from .spell import spell
-from .strategies import functions, texts
+from .strategies import answers, functions, preambles, texts, thoughts
 
 MARKERS = ["start", "end", "message", "channel", "constrain", "call", "return", "endoftext"]
 pieces = st.one_of(
@@ -16,9 +16,6 @@ pieces = st.one_of(
     st.sampled_from([" json", "{}", " ", "\n", "?", "Hello", " world", "<|reserved_200000|>", "é"]),
 )
 streams = st.lists(pieces, max_size=25).map("".join)
-thoughts = st.builds(Message, st.just("assistant"), texts, channel=st.just("analysis"))
-preambles = st.builds(Message, st.just("assistant"), texts, channel=st.just("commentary"))
-answers = st.builds(Message, st.just("assistant"), texts, channel=st.just("final"))
 calls = st.builds(
     Message,
     st.just("assistant"),
