@@ -116,8 +116,8 @@ def test_too_little_memory_says_what_takes_how_much(monkeypatch):
     with pytest.raises(ConfigError) as error:
         plan_with(monkeypatch, 10**9, "bfloat16", big, device_memory_utilization=0.75)
     assert str(error.value) == (
-        f"memory is short: the weights take {weights:.2f} GB, but 0.75 GB may be used (0.75 of what "
-        "is free); use a device with more, mxfp4 instead of bfloat16, or free memory on it"
+        f"memory is short: the weights take {weights:.2f} GB, but 0.75 GB may be used (0.75 of "
+        "what is free); use a device with more, mxfp4 instead of bfloat16, or free memory on it"
     )
 
 
