@@ -9,13 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from haast.config import EngineConfig, Plan
+from haast.config import EngineConfig
 from haast.engine.generator import RequestError
-from haast.engine.load import load_engine
+from haast.engine.load import load_generator, prepare
 from haast.engine.request import Request, SamplingParams
 from haast.engine.score import score
 from haast.harmony import ChatTemplate, Tokenizer, ToolCall
-from haast.harmony.template import compile_template
 from haast.model.weights import Progress
 from haast.prompt import ChatOptions, Prompt, PromptBuilder, opened_message
 from haast.reply_stream import ReplyStream, TextDelta
@@ -69,6 +68,10 @@ class LLM:
                 Hugging Face cache, or None for the bundled haast-tiny
     progress    called with bytes loaded and bytes in all
     wishes      fields of `haast.config.EngineConfig`, such as devices="cpu" or max_length=4096
+
+    plan        Plan of what runs
+    found       which weights were found and from which files, in one line
+    load_s      seconds from wishes to ready
     Raises HaastError, in one line, for everything the caller can mend.
     """
 
@@ -81,16 +84,15 @@ class LLM:
     ) -> None:
         path = None if model_path is None else Path(model_path)
         config = EngineConfig(model_path=path, **wishes)
-        if config.chat_template is not None:
-            compile_template(config.chat_template)  # a typo shows before the weights are read
-        self.engine = load_engine(config, progress)
-        self.tokenizer = Tokenizer(self.engine.tokenizer)
+        started = time.perf_counter()
+        prepared = prepare(config)
+        self.plan = prepared.plan
+        self.found = prepared.found
+        self.tokenizer = Tokenizer(prepared.tokenizer)
         template = config.chat_template and ChatTemplate(config.chat_template, self.tokenizer)
         self._prompts = PromptBuilder(self.tokenizer, template or None)
-
-    @property
-    def plan(self) -> Plan:
-        return self.engine.plan
+        self.generator = load_generator(prepared, progress)
+        self.load_s = time.perf_counter() - started
 
     def generate(
         self,
@@ -131,7 +133,7 @@ class LLM:
 
     def score(self, token_ids: Sequence[int]) -> Tensor:
         """Logits after each token of a text, [len(token_ids), V] fp32 on the host."""
-        return score(self.engine.generator, list(token_ids))
+        return score(self.generator, list(token_ids))
 
     def _start(
         self, prompt: Prompt, params: SamplingParams | None, options: ChatOptions
@@ -146,11 +148,11 @@ class LLM:
             max_new_tokens=params.max_new_tokens or room,
             stop_ids=self.tokenizer.stop_ids,
         )
-        self.engine.generator.check(request)
+        self.generator.check(request)
         return _Call(request, self.tokenizer)
 
     def _run(self, calls: Sequence["_Call"]) -> Iterator[tuple["_Call", list[TextDelta]]]:
-        generator = self.engine.generator
+        generator = self.generator
         if generator.has_work:
             raise RequestError("a stream of this LLM is still open; exhaust or close it first")
         by_request = {call.request: call for call in calls}

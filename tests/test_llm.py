@@ -38,7 +38,7 @@ def shared():
 def llm(shared):
     """The shared model; every page must be free again after each test."""
     yield shared
-    generator = shared.engine.generator
+    generator = shared.generator
     assert not generator.has_work
     assert sorted(generator.free_pages) == list(range(shared.plan.memory.num_pages))
 
@@ -101,7 +101,7 @@ def test_a_stream_adds_up_to_the_result(llm):
 
 
 def test_closing_a_stream_cancels(llm):
-    generator = llm.engine.generator
+    generator = llm.generator
     stream = llm.stream(EAGLE, greedy())
     assert next(stream).kind == "reasoning"
     assert len(generator.free_pages) < llm.plan.memory.num_pages and generator.has_work
@@ -235,7 +235,7 @@ def test_score_predicts_what_generate_writes(llm, opened):
     ],
 )
 def test_refused_before_anything_runs(llm, monkeypatch, inputs, chat, words):
-    monkeypatch.setattr(llm.engine.generator, "add", lambda request: pytest.fail("it ran"))
+    monkeypatch.setattr(llm.generator, "add", lambda request: pytest.fail("it ran"))
     with pytest.raises(HaastError) as error:
         llm.generate(inputs, greedy(), **chat)
     assert words in str(error.value) and "\n" not in str(error.value)

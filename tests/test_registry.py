@@ -57,7 +57,7 @@ def test_the_example_caps_every_logit(softcap_model):
     plain = LLM(max_length=128)
     token_ids = plain.tokenizer.encode("What is a bald eagle?")
     logits = plain.score(token_ids)
-    cap = type(capped.engine.generator.model).logits.__globals__["CAP"]
+    cap = type(capped.generator.model).logits.__globals__["CAP"]
     assert float(logits.abs().max()) > cap / 2, "too small for a cap to show"
     torch.testing.assert_close(capped.score(token_ids), cap * (logits / cap).tanh())
     tokens = [

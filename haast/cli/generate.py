@@ -51,11 +51,12 @@ def command(prompt: str | None, **options: Any) -> None:
         raise click.UsageError("--prompt is missing: what should the model answer?")
     config = _picked(EngineConfig, options)
     params = _picked(SamplingParams, options)
-    llm = load(config, quiet=options["as_json"])
+    if prompt is None:
+        _print_plan(config)
+        return
+    llm = _load(config, quiet=options["as_json"])
     if options["pretty_print_config"]:
         click.echo(describe_plan(config, llm.plan), err=True)
-    if prompt is None:
-        return
     chat = {name: options[name] for name in ("reasoning_effort", "conversation_date")}
     if options["as_json"]:
         result = llm.generate(prompt, params, **chat)[0]
@@ -70,16 +71,22 @@ def _picked(kind: Any, options: dict[str, Any]) -> Any:
     return kind(**{name: options[name] for name in kind.__dataclass_fields__ if name in options})
 
 
-def load(config: EngineConfig, quiet: bool = False) -> "LLM":
+def _print_plan(config: EngineConfig) -> None:
+    """The plan alone needs no weights."""
+    from haast.engine.load import prepare
+
+    click.echo(describe_plan(config, prepare(config).plan), err=True)
+
+
+def _load(config: EngineConfig, quiet: bool) -> "LLM":
     """The model, loaded with a progress bar; says which one unless `quiet`."""
     from haast.llm import LLM
 
     with byte_bar("loading") as progress:
-        wishes = {name: getattr(config, name) for name in config.__dataclass_fields__}
-        llm = LLM(progress=progress, **wishes)
+        llm = LLM(progress=progress, **vars(config))
     if not quiet:
         bundled = " (bundled; --model-path names another)" if config.model_path is None else ""
-        console().print(f"model: {llm.engine.found}{bundled}", style="dim", markup=False)
+        console().print(f"model: {llm.found}{bundled}", style="dim", markup=False)
     return llm
 
 
@@ -89,13 +96,14 @@ def _stream(
     """Print the answer as it comes; reasoning before it if wanted."""
     from haast.llm import Result
 
+    shown = ("content", "reasoning") if show_reasoning else ("content",)
     printed = ""
     for delta in llm.stream(prompt, params, **chat):
         if isinstance(delta, Result):
             click.echo()
             _warn_if_empty(delta)
             return delta
-        if delta.kind == "reasoning" and not show_reasoning:
+        if delta.kind not in shown:
             continue
         if printed and printed != delta.kind:
             click.echo("\n")
@@ -121,14 +129,14 @@ def _figures(llm: "LLM", result: "Result") -> dict[str, Any]:
 
     timings = result.timings
     return {
-        "load_s": llm.engine.load_s,
+        "load_s": llm.load_s,
         "ttft_s": timings.ttft_s,
         "prompt_tokens": timings.prompt_tokens,
         "prompt_tokens_per_s": timings.prompt_tokens_per_s,
         "generated_tokens": timings.generated_tokens,
         "decode_tokens_per_s": timings.decode_tokens_per_s,
         "total_s": timings.total_s,
-        "peak_memory_bytes": peak_memory(llm.engine.generator.model.device),
+        "peak_memory_bytes": peak_memory(llm.generator.model.device),
     }
 
 
@@ -144,7 +152,7 @@ def _print_figures(llm: "LLM", result: "Result") -> None:
         ("decode speed", f"{speed:.1f} tokens/s" if speed else "-"),
         ("peak memory", size(figures["peak_memory_bytes"])),
     ]
-    print_table("", rows)
+    print_table(rows)
 
 
 def _document(llm: "LLM", result: "Result") -> dict[str, Any]:

@@ -59,9 +59,9 @@ def _bar(label: str, *columns: ProgressColumn) -> Iterator[Callback]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_table(title: str, rows: list[tuple[str, str]]) -> None:
+def print_table(rows: list[tuple[str, str]]) -> None:
     """Two columns: what, and how much."""
-    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for row in rows:

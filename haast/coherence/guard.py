@@ -89,7 +89,7 @@ def check_coherence(
             _held_out_check(llm, suite),
             *_golden_checks(llm, suite),
         ]
-    found = llm.engine.found
+    found = llm.found
     del llm
     skipped: dict[str, str] = {}
     try:
@@ -103,7 +103,7 @@ def _load(config: EngineConfig) -> LLM:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return LLM(**{name: getattr(config, name) for name in config.__dataclass_fields__})
+    return LLM(**vars(config))
 
 
 def _answers(llm: LLM, prompts: list[str], progress: Progress | None) -> list[Result]:

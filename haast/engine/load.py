@@ -1,7 +1,8 @@
 """Wishes -> a model that is ready to generate."""
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,56 +13,53 @@ from haast.engine.generator import Generator
 from haast.engine.plan import Source, make_plan
 from haast.model.checkpoint import open_checkpoint
 from haast.model.config_file import read_model_config
-from haast.model.gpt_oss import GptOss
 from haast.model.locate import PACKAGED_CONFIGS, locate_model, packaged_folder
+from haast.model.parameters import Parameters
 from haast.model.random_weights import random_parameters
-from haast.model.registry import find_architecture
+from haast.model.registry import Architecture, find_architecture
 from haast.model.weights import Progress, load_parameters, resolve_encoding
 
 PACKAGED_TOKENIZER = packaged_folder("gpt-oss-20b") / "tokenizer.json.xz"
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A loaded model with all that was decided about it."""
+class Prepared:
+    """A model that was found, checked and planned, with no byte of its weights read yet."""
 
-    generator: Generator
     plan: Plan
-    model: ModelConfig
     found: str
     """which weights were found and from which files, in one line"""
     tokenizer: Path
-    load_s: float
+    config: ModelConfig
+    architecture: Architecture
+    make_parameters: Callable[[Progress | None], Parameters]
 
 
-def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engine:
-    """Find, check, plan and load. Everything that can be wrong is said before bytes are read.
+def prepare(config: EngineConfig) -> Prepared:
+    """Find, check and plan. What is wrong with wishes or files is said here, from headers alone.
 
     Raises a HaastError in one line.
     """
-    started = time.perf_counter()
-    load = _load_dummy if config.load_format == "dummy" else _load_checkpoint
+    return _prepare_dummy(config) if config.load_format == "dummy" else _prepare_checkpoint(config)
+
+
+def load_generator(prepared: Prepared, progress: Progress | None = None) -> Generator:
+    """Read (or make) the weights; the model is then ready to generate.
+
+    Raises CheckpointError for flaws only the bytes can show, ConfigError if memory runs out.
+    """
     try:
-        model, plan, found, tokenizer = load(config, progress)
-        generator = Generator(model, plan)
+        parameters = prepared.make_parameters(progress)
+        model = prepared.architecture.model(prepared.config, parameters, prepared.plan.max_length)
+        return Generator(model, prepared.plan)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"the device ran out of memory while loading ({str(error).splitlines()[0]}); "
             "lower device_memory_utilization or max_length, or free memory on the device"
         ) from None
-    return Engine(
-        generator=generator,
-        plan=plan,
-        model=model.config,
-        found=found,
-        tokenizer=tokenizer,
-        load_s=time.perf_counter() - started,
-    )
 
 
-def _load_checkpoint(
-    config: EngineConfig, progress: Progress | None
-) -> tuple[GptOss, Plan, str, Path]:
+def _prepare_checkpoint(config: EngineConfig) -> Prepared:
     checkpoint = open_checkpoint(locate_model(config.model_path))
     if checkpoint.tokenizer is None:
         raise ConfigError(f"{checkpoint.folder}: holds weights but no tokenizer.json")
@@ -69,26 +67,35 @@ def _load_checkpoint(
     encoding = resolve_encoding(config.quantization_encoding, checkpoint)
     names = tuple(file.name for file in checkpoint.files)
     source = Source(checkpoint.folder, checkpoint.layout.name, names)
-    architecture = find_architecture(checkpoint.config.architecture, config.custom_architectures)
-    plan = make_plan(config, checkpoint.config, source, encoding, device)
-    parameters = load_parameters(checkpoint, encoding, device, progress)
-    model = architecture.model(checkpoint.config, parameters, plan.max_length)
-    return model, plan, checkpoint.describe(), checkpoint.tokenizer
+    return Prepared(
+        plan=make_plan(config, checkpoint.config, source, encoding, device),
+        found=checkpoint.describe(),
+        tokenizer=checkpoint.tokenizer,
+        config=checkpoint.config,
+        architecture=_architecture(config, checkpoint.config),
+        make_parameters=partial(load_parameters, checkpoint, encoding, device),
+    )
 
 
-def _load_dummy(config: EngineConfig, progress: Progress | None) -> tuple[GptOss, Plan, str, Path]:
-    """Random weights for a config.json, made on the device; `progress` has nothing to tell."""
+def _prepare_dummy(config: EngineConfig) -> Prepared:
+    """Random weights for a config.json, made on the device; a progress bar has nothing to tell."""
     folder = _config_folder(config.model_path)
     model_config = read_model_config(folder / "config.json")
     tokenizer = folder / "tokenizer.json"
     device = pick_device(config.devices)
     encoding: Encoding = "bfloat16" if config.quantization_encoding == "bfloat16" else "mxfp4"
-    architecture = find_architecture(model_config.architecture, config.custom_architectures)
-    plan = make_plan(config, model_config, Source(folder, "dummy", ()), encoding, device)
-    parameters = random_parameters(model_config, encoding, device)
-    model = architecture.model(model_config, parameters, plan.max_length)
-    found = f"random weights for {folder / 'config.json'}"
-    return model, plan, found, tokenizer if tokenizer.is_file() else PACKAGED_TOKENIZER
+    return Prepared(
+        plan=make_plan(config, model_config, Source(folder, "dummy", ()), encoding, device),
+        found=f"random weights for {folder / 'config.json'}",
+        tokenizer=tokenizer if tokenizer.is_file() else PACKAGED_TOKENIZER,
+        config=model_config,
+        architecture=_architecture(config, model_config),
+        make_parameters=lambda _progress: random_parameters(model_config, encoding, device),
+    )
+
+
+def _architecture(config: EngineConfig, model: ModelConfig) -> Architecture:
+    return find_architecture(model.architecture, config.custom_architectures)
 
 
 def _config_folder(path: Path | None) -> Path:

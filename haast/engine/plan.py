@@ -1,5 +1,6 @@
 """Wishes and facts -> the Plan of what will run."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,9 +78,7 @@ def parameter_bytes(model: ModelConfig, encoding: Encoding) -> int:
     """Bytes of all parameters once loaded."""
     total = 0
     for role, axes in role_axes(model).items():
-        count = 1
-        for axis in axes:
-            count *= axis.size
+        count = math.prod(axis.size for axis in axes)
         is_packed = role in EXPERT_ROLES and encoding == "mxfp4"
         nbytes = count // 2 + count // GROUP if is_packed else 2 * count
         total += nbytes if role in OUTER_ROLES else nbytes * model.num_layers

@@ -46,7 +46,11 @@ class ChatTemplate:
     def __init__(self, path: str | Path, tokenizer: Tokenizer) -> None:
         self.path = Path(path)
         self._tokenizer = tokenizer
-        self._source, self._template = compile_template(self.path)
+        self._source = _read_source(self.path)
+        try:
+            self._template = _environment().from_string(self._source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"{self.path}, line {error.lineno}: {error.message}") from None
         self._specials = {text: token_id for token_id, text in tokenizer.special_text.items()}
         longest_first = sorted(map(re.escape, self._specials), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(longest_first)})")
@@ -99,15 +103,6 @@ class ChatTemplate:
             else:
                 ids += self._tokenizer.encode(seams.erase(piece))
         return ids
-
-
-def compile_template(path: Path) -> tuple[str, jinja2.Template]:
-    """A template file's text and what Jinja makes of it; TemplateError if it is no template."""
-    source = _read_source(path)
-    try:
-        return source, _environment().from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(f"{path}, line {error.lineno}: {error.message}") from None
 
 
 class _Refusal(jinja2.TemplateError):

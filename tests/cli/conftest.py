@@ -53,3 +53,13 @@ def refused(haast):
 def tiny_copy(tmp_path):
     """A copy of haast-tiny that a test may damage."""
     return shutil.copytree(demo_folder(), tmp_path / "model")
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch):
+    """What this test is about must happen before any weight is read."""
+
+    def load(*arguments, **options):
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("haast.engine.load.load_parameters", load)

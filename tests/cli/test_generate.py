@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from haast import LLM
 from haast.harmony import TEMPLATE_PATH, Tokenizer
 from haast.model.locate import demo_folder
 from haast.ops import OPS
+from haast.reply_stream import TextDelta
 
 ASK = ("generate", "--prompt", "What is a bald eagle?", "--temperature", "0")
 ANSWER = (
@@ -156,13 +158,26 @@ def test_same_seed_same_tokens(haast):
     assert tokens(1) == tokens(1) != tokens(2)
 
 
+@pytest.mark.parametrize("flags", [(), ("--show-reasoning",)])
+def test_a_tool_call_is_no_answer(haast, monkeypatch, flags):
+    honest = LLM.stream
+
+    def calling(self, *arguments, **options):
+        yield TextDelta("tool_call", '{"word":"eagle"}')
+        yield from honest(self, *arguments, **options)
+
+    monkeypatch.setattr(LLM, "stream", calling)
+    outcome = haast(*ASK, *flags)
+    assert outcome.out.endswith(ANSWER + "\n") and "word" not in outcome.out
+
+
 def printed_config(outcome) -> dict[str, str]:
     """Rows of --pretty-print-config; a plan's row comes after the wish of the same name."""
     rows = (re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in outcome.err.splitlines())
     return {row[0]: row[1] for row in rows if len(row) == 2}
 
 
-def test_pretty_printed_config_names_what_was_decided(haast):
+def test_pretty_printed_config_names_what_was_decided(haast, nothing_loads):
     outcome = haast("generate", "--pretty-print-config", "--max-length", 700)
     assert (outcome.code, outcome.out) == (0, "")
     rows = printed_config(outcome)

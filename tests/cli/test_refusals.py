@@ -10,16 +10,6 @@ from haast import LLM
 ASK = ("generate", "--prompt", "Hello")
 
 
-@pytest.fixture
-def nothing_loads(monkeypatch):
-    """These mistakes must be seen before a model is touched."""
-
-    def load(*arguments, **options):
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr("haast.engine.load.load_parameters", load)
-
-
 @pytest.mark.parametrize(
     "flag, value, words",
     [
@@ -115,12 +105,23 @@ def test_a_gpu_with_a_cpu_build_of_torch(refused, monkeypatch, nothing_loads):
     assert text.startswith("devices 'gpu': torch ") and "is a CPU build" in text
 
 
-def test_chat_templates_that_are_missing_broken_or_unwilling(refused, tmp_path):
+def test_chat_templates_that_are_missing_or_broken(refused, tmp_path, nothing_loads):
     file = tmp_path / "chat.jinja"
     template = (*ASK, "--chat-template", file)
     assert refused(*template) == f"no chat template {file}"
     file.write_text("{% for message in messages %}\n{{ message.content }}\n{% endfro %}")
     assert refused(*template).startswith(f"{file}, line 3: ")
+
+
+def test_a_broken_tokenizer(refused, tiny_copy, nothing_loads):
+    (tiny_copy / "tokenizer.json").write_text("{")
+    text = refused(*ASK, "--model-path", tiny_copy)
+    assert text.startswith(f"cannot read tokenizer {tiny_copy / 'tokenizer.json'}: ")
+
+
+def test_chat_templates_that_fail_on_the_conversation(refused, tmp_path):
+    file = tmp_path / "chat.jinja"
+    template = (*ASK, "--chat-template", file)
     file.write_text("{{ messages[0].content.nothing.there }}")
     assert refused(*template).startswith(f"{file}, line 1: ")
     file.write_text("{{ raise_exception('no greetings') }}")
