@@ -4,18 +4,21 @@ BIN := .venv/bin
 READY := .venv/ready
 READY_DEV := .venv/ready-dev
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint kernels clean
 
 demo: $(READY)
 	@$(BIN)/haast generate --prompt "What is a bald eagle?"
 
-test: $(READY_DEV) lint
+test: $(READY_DEV) lint kernels
 	$(BIN)/pytest
 
 lint: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+kernels: $(READY_DEV)
+	$(BIN)/python -m haast.cuda.build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,4 +31,4 @@ $(READY_DEV): pyproject.toml
 	@touch $(READY) $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build *.egg-info haast/cuda/cubins

@@ -10,9 +10,12 @@ from haast import __version__
 from haast.errors import HaastError
 
 COMMANDS = {
+    "bench": "haast.cli.bench",
     "coherence": "haast.cli.coherence",
     "generate": "haast.cli.generate",
     "make-checkpoint": "haast.cli.make_checkpoint",
+    "ops": "haast.cli.ops",
+    "profile": "haast.cli.profile",
 }
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -86,7 +86,8 @@ class OpChoice:
     """Which implementation of an op runs, and why."""
 
     op: str
-    implementation: str
+    implementation: str | None
+    """the one that is pinned; None = the first kernel of the op's table that accepts the call"""
     because: str
 
 
@@ -118,13 +119,17 @@ class Plan:
     layout: str
     files: tuple[str, ...]
     encoding: Encoding
+    is_swizzled: bool
+    """whether MXFP4 experts are held in the order that kernels read, not as stored"""
     device: str
     max_length: int
     max_batch_size: int
     ops: tuple[OpChoice, ...]
     memory: MemoryPlan
+    warning: str | None = None
+    """what to tell the user before anything runs, in one line"""
 
     @property
     def pins(self) -> dict[str, str]:
-        """Op name -> implementation, for `haast.ops.pin`."""
-        return {choice.op: choice.implementation for choice in self.ops}
+        """Op name -> implementation, for `haast.ops.pin`; ops left to their kernels have none."""
+        return {c.op: c.implementation for c in self.ops if c.implementation is not None}

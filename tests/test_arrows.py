@@ -14,7 +14,8 @@ BELOW = {
     "errors": set(),
     "config": {"errors"},
     "mxfp4": set(),
-    "ops": {"mxfp4"} | EVERYONE,
+    "cuda": {"errors"},
+    "ops": {"mxfp4", "cuda"} | EVERYONE,
     "model": {"ops", "mxfp4"} | EVERYONE,
     "engine": {"model", "ops", "mxfp4"} | EVERYONE,
     "harmony": EVERYONE,
@@ -22,12 +23,14 @@ BELOW = {
     "reply_stream": {"harmony"} | EVERYONE,
     "llm": {"engine", "model", "harmony", "prompt", "reply_stream"} | EVERYONE,
     "coherence": {"llm", "engine", "model", "harmony"} | EVERYONE,
-    "cli": {"llm", "coherence", "engine", "model"} | EVERYONE,
+    "bench": {"model", "ops", "mxfp4"} | EVERYONE,
+    "cli": {"llm", "coherence", "engine", "model", "bench"} | EVERYONE,
     "__init__": {"llm", "engine", "errors"},
     "__main__": {"__init__", "cli", "errors"},
 }
 """Part of haast -> the other parts that it may import, also inside functions"""
 OUTSIDE = {
+    "cuda": {"torch", "cuda"},
     "mxfp4": {"torch"},
     "ops": {"torch"},
     "model": {"torch"},
@@ -35,11 +38,12 @@ OUTSIDE = {
     "harmony": {"jinja2", "tokenizers"},
     "llm": {"torch"},
     "coherence": {"torch"},
+    "bench": {"torch"},
     "cli": {"click", "rich"},
     "__main__": {"click"},
 }
 """Part of haast -> what it may import that is neither haast nor the standard library"""
-PURE = ("engine/request.py", "engine/random.py")
+PURE = ("engine/request.py", "engine/random.py", "cuda/build.py")
 """Files of parts that may import torch which must not"""
 
 

@@ -66,6 +66,9 @@ def problem_of(line: str) -> str | None:
     if name is not None and name not in COMMANDS:
         return f"{line}: no command {name}"
     command = cli if name is None else import_module(COMMANDS[name]).command
+    if isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
+        name = arguments.pop(0)
+        command = command.commands[name]
     try:
         command.make_context(name or "haast", [a for a in arguments if a != "..."])
     except click.exceptions.Exit:
@@ -79,6 +82,7 @@ def problem_of(line: str) -> str | None:
 
 def known_flags() -> set[str]:
     every = [cli, *(import_module(module).command for module in COMMANDS.values())]
+    every += [c for group in every[1:] for c in getattr(group, "commands", {}).values()]
     return {flag for c in every for option in c.params for flag in option.opts} | {"--help"}
 
 
@@ -166,7 +170,8 @@ def test_symbols_in_docstrings_resolve(path):
 PLANTED = """
 ![a picture](docs/gone.svg), [a page](README.md), [elsewhere](https://example.org/x.md)
 `tools/gone.py`, `haast/ops/dispatch.py`, `dispatch.py`, `gone.py`, `openai/gpt-oss-20b`, `DIR/x.py`
-`--gone`, `--json`, `haast generate --prompt x --gone`, `haast gone`, `haast make-checkpoint`
+`--gone`, `--json`, `--plot`, `haast bench moe --gone`,
+`haast generate --prompt x --gone`, `haast gone`, `haast make-checkpoint`
 `haast.ops.pin`, `haast.ops.gone`, `haast.config.Plan.device`, `haast.gone`, `make x`
 ```
 haast generate --temperature warm --prompt x   # python tools/lost.py
@@ -195,7 +200,9 @@ def test_planted_commands_are_found():
     found = CHECKS["commands"](PLANTED)
     assert [p.split(": ", 1)[0] for p in found] == [
         "haast generate --temperature warm --prompt x   # python tools/lost.py",
+        "haast bench moe --gone",
         "haast generate --prompt x --gone",
         "haast gone",
     ]
-    assert "No such option" in found[1] and "no command gone" in found[2]
+    assert "No such option" in found[1] and "No such option" in found[2]
+    assert "no command gone" in found[3]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from haast.cli.options import max_batch_size, model_options
-from haast.cli.report import count_bar
+from haast.cli.report import count_bar, print_warning
 from haast.config import EngineConfig
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def command(as_json: bool, **options: Any) -> None:
     config = EngineConfig(**options)
     with count_bar("asking") as progress:
         report = check_coherence(config, progress)
+    print_warning(report.warning)
     if as_json:
         click.echo(json.dumps(_document(report), ensure_ascii=False))
     else:

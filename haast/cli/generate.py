@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from haast.cli.options import FILE, max_batch_size, model_options
-from haast.cli.report import byte_bar, console, describe_plan, print_table, size
+from haast.cli.report import byte_bar, console, describe_plan, print_table, print_warning, size
 from haast.config import EngineConfig
 from haast.engine.request import SamplingParams
 
@@ -75,7 +75,9 @@ def _print_plan(config: EngineConfig) -> None:
     """The plan alone needs no weights."""
     from haast.engine.load import prepare
 
-    click.echo(describe_plan(config, prepare(config).plan), err=True)
+    plan = prepare(config).plan
+    click.echo(describe_plan(config, plan), err=True)
+    print_warning(plan.warning)
 
 
 def _load(config: EngineConfig, quiet: bool) -> "LLM":
@@ -87,6 +89,7 @@ def _load(config: EngineConfig, quiet: bool) -> "LLM":
     if not quiet:
         bundled = " (bundled; --model-path names another)" if config.model_path is None else ""
         console().print(f"model: {llm.found}{bundled}", style="dim", markup=False)
+    print_warning(llm.plan.warning)
     return llm
 
 

@@ -10,7 +10,9 @@ from haast.cli.report import byte_bar
 
 
 @click.command("make-checkpoint", short_help="Write a random checkpoint of full size.")
-@click.option("--like", required=True, help="gpt-oss-20b, gpt-oss-120b or a config.json.")
+@click.option(
+    "--like", required=True, help="gpt-oss-20b, gpt-oss-120b, a config.json or its folder."
+)
 @click.option("--out", type=FILE, required=True, help="Folder to write; must be empty or new.")
 @click.option("--layers", "num_layers", type=int, help="Number of layers, if not the model's.")
 @click.option("--experts", "num_experts", type=int, help="Number of experts, if not the model's.")

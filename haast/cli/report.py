@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -69,6 +70,12 @@ def print_table(rows: list[tuple[str, str]]) -> None:
     Console(stderr=True, highlight=False).print(table)
 
 
+def print_warning(text: str | None) -> None:
+    """One line that nobody asked for, if there is anything to warn of."""
+    if text is not None:
+        click.echo(f"haast: warning: {text}", err=True)
+
+
 def describe_plan(config: EngineConfig, plan: Plan) -> str:
     """The whole effective configuration, one `name: value` a line, grouped."""
     memory = plan.memory
@@ -78,6 +85,7 @@ def describe_plan(config: EngineConfig, plan: Plan) -> str:
         "layout": plan.layout,
         "files": ", ".join(plan.files) or "none",
         "encoding": plan.encoding,
+        "experts": _expert_order(plan),
         "device": plan.device,
         "max_length": plan.max_length,
         "max_batch_size": plan.max_batch_size,
@@ -89,9 +97,15 @@ def describe_plan(config: EngineConfig, plan: Plan) -> str:
         "kv tokens": memory.kv_tokens,
         "full-length requests": memory.kv_tokens // plan.max_length,
     }
-    ops = {c.op: f"{c.implementation} ({c.because})" for c in plan.ops}
+    ops = {c.op: f"{c.implementation or 'kernels'} ({c.because})" for c in plan.ops}
     sections = {"configuration": asdict(config), "plan": decided, "memory": sizes, "ops": ops}
     return "\n".join(_section(title, rows) for title, rows in sections.items())
+
+
+def _expert_order(plan: Plan) -> str:
+    if plan.encoding == "bfloat16":
+        return "dense"
+    return "bytes swizzled for kernels" if plan.is_swizzled else "bytes in checkpoint order"
 
 
 def _section(title: str, rows: dict[str, Any]) -> str:

@@ -54,6 +54,8 @@ class Report:
     """check -> why it could not be made"""
     wrong: tuple[tuple[str, str, str], ...]
     """prompt, expected and given answer where they differ"""
+    warning: str | None = None
+    """what the plan warns of"""
 
     @property
     def passed(self) -> bool:
@@ -89,14 +91,14 @@ def check_coherence(
             _held_out_check(llm, suite),
             *_golden_checks(llm, suite),
         ]
-    found = llm.found
+    found, warning = llm.found, llm.plan.warning
     del llm
     skipped: dict[str, str] = {}
     try:
         checks += _control_checks(config, texts, logits)
     except ConfigError as error:
         skipped["agreement with the bf16 control"] = str(error)
-    return Report(found, tuple(checks), skipped, tuple(wrong))
+    return Report(found, tuple(checks), skipped, tuple(wrong), warning)
 
 
 def _load(config: EngineConfig) -> LLM:

@@ -67,13 +67,16 @@ def _prepare_checkpoint(config: EngineConfig) -> Prepared:
     encoding = resolve_encoding(config.quantization_encoding, checkpoint)
     names = tuple(file.name for file in checkpoint.files)
     source = Source(checkpoint.folder, checkpoint.layout.name, names)
+    plan = make_plan(config, checkpoint.config, source, encoding, device)
     return Prepared(
-        plan=make_plan(config, checkpoint.config, source, encoding, device),
+        plan=plan,
         found=checkpoint.describe(),
         tokenizer=checkpoint.tokenizer,
         config=checkpoint.config,
         architecture=_architecture(config, checkpoint.config),
-        make_parameters=partial(load_parameters, checkpoint, encoding, device),
+        make_parameters=partial(
+            load_parameters, checkpoint, encoding, device, is_swizzled=plan.is_swizzled
+        ),
     )
 
 
@@ -84,13 +87,16 @@ def _prepare_dummy(config: EngineConfig) -> Prepared:
     tokenizer = folder / "tokenizer.json"
     device = pick_device(config.devices)
     encoding: Encoding = "bfloat16" if config.quantization_encoding == "bfloat16" else "mxfp4"
+    plan = make_plan(config, model_config, Source(folder, "dummy", ()), encoding, device)
     return Prepared(
-        plan=make_plan(config, model_config, Source(folder, "dummy", ()), encoding, device),
+        plan=plan,
         found=f"random weights for {folder / 'config.json'}",
         tokenizer=tokenizer if tokenizer.is_file() else PACKAGED_TOKENIZER,
         config=model_config,
         architecture=_architecture(config, model_config),
-        make_parameters=lambda _progress: random_parameters(model_config, encoding, device),
+        make_parameters=lambda _progress: random_parameters(
+            model_config, encoding, device, is_swizzled=plan.is_swizzled
+        ),
     )
 
 

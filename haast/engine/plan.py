@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,12 @@ from haast.config import (
 from haast.engine.device import device_name, free_memory
 from haast.model.kv_cache import PAGE_SIZE, kv_bytes_per_token
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, role_axes
+from haast.model.parameters import EXPERT_LAYOUTS
 from haast.mxfp4 import GROUP
-from haast.ops import OPS, REFERENCE
+from haast.ops import MODEL_OPS, REFERENCE, Op, moe_down, moe_up, why_no_kernels
+
+EXPERT_OPS = (moe_up.name, moe_down.name)
+"""Those that read expert weights; their kernels read them swizzled"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ def make_plan(
 
     Raises ConfigError in one line if the wishes do not fit the model or the memory.
     """
-    weight_bytes = parameter_bytes(model, encoding)
+    ops = tuple(_choose(op, encoding, device) for op in MODEL_OPS)
+    is_swizzled = any(c.op in EXPERT_OPS and c.implementation is None for c in ops)
+    weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
     budget = int(free_memory(device) * config.device_memory_utilization) - weight_bytes
     length = config.max_length or model.max_length
     if length > model.max_length:
@@ -60,10 +67,12 @@ def make_plan(
         layout=source.layout,
         files=source.files,
         encoding=encoding,
+        is_swizzled=is_swizzled,
         device=device_name(device),
         max_length=min(length, num_pages * PAGE_SIZE),
         max_batch_size=config.max_batch_size,
-        ops=_op_choices(device),
+        ops=ops,
+        warning=_warning(device),
         memory=MemoryPlan(
             weight_bytes=weight_bytes,
             available_bytes=budget + weight_bytes,
@@ -74,20 +83,43 @@ def make_plan(
     )
 
 
-def parameter_bytes(model: ModelConfig, encoding: Encoding) -> int:
-    """Bytes of all parameters once loaded."""
+def parameter_bytes(model: ModelConfig, encoding: Encoding, *, is_swizzled: bool = False) -> int:
+    """Bytes of all parameters once loaded; swizzled MXFP4 experts may have some padding."""
     total = 0
     for role, axes in role_axes(model).items():
-        count = math.prod(axis.size for axis in axes)
-        is_packed = role in EXPERT_ROLES and encoding == "mxfp4"
-        nbytes = count // 2 + count // GROUP if is_packed else 2 * count
+        shape = tuple(axis.size for axis in axes)
+        count = math.prod(shape)
+        if role not in EXPERT_ROLES or encoding == "bfloat16":
+            nbytes = 2 * count
+        elif is_swizzled:
+            nbytes = math.prod(EXPERT_LAYOUTS[role].storage_shape(shape))
+        else:
+            nbytes = count // 2 + count // GROUP
         total += nbytes if role in OUTER_ROLES else nbytes * model.num_layers
     return total
 
 
-def _op_choices(device: torch.device) -> tuple[OpChoice, ...]:
-    why = "the CPU runs references" if device.type == "cpu" else "no kernel in its table"
-    return tuple(OpChoice(op.name, REFERENCE, why) for op in OPS)
+def _choose(op: Op[Any, Any], encoding: Encoding, device: torch.device) -> OpChoice:
+    """Its kernels wherever they can run, else the reference and why."""
+    why = _why_no_kernel(op, encoding, device)
+    if why is not None:
+        return OpChoice(op.name, REFERENCE, why)
+    kernels = ", ".join(kernel.name for kernel in op.kernels)
+    return OpChoice(op.name, None, f"the first that accepts the call: {kernels}")
+
+
+def _why_no_kernel(op: Op[Any, Any], encoding: Encoding, device: torch.device) -> str | None:
+    if not op.kernels:
+        return "no kernel in its table"
+    if op.name in EXPERT_OPS and encoding == "bfloat16":
+        return "no kernel for dense experts"
+    return why_no_kernels(device)
+
+
+def _warning(device: torch.device) -> str | None:
+    """A GPU without kernels runs, but slowly: nobody should have to find out from the speed."""
+    why = None if device.type == "cpu" else why_no_kernels(device)
+    return why and f"this GPU runs only references, which are slow: {why}"
 
 
 def _too_little(config: EngineConfig, weight_bytes: int, budget: int, kv_bytes: int) -> str:

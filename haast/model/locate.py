@@ -21,6 +21,19 @@ def packaged_folder(name: str) -> Path:
     return Path(str(files("haast") / "data" / name))
 
 
+def locate_config(like: str | Path) -> Path:
+    """The config.json of gpt-oss-20b, gpt-oss-120b, of a folder, or that file itself.
+
+    Raises CheckpointError if it is none of these.
+    """
+    path = packaged_folder(str(like)) if str(like) in PACKAGED_CONFIGS else Path(like)
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        known = " nor ".join(PACKAGED_CONFIGS)
+        raise CheckpointError(f"{like}: neither {known} nor a config.json nor a folder with one")
+    return path
+
+
 def locate_model(path: Path | None) -> Path:
     """The folder of a model; nothing is downloaded.
 

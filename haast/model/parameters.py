@@ -7,8 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from haast.mxfp4 import Mxfp4Weight
+from haast.mxfp4 import HopperLayout
 from haast.ops import ExpertWeights
+
+EXPERT_LAYOUTS = {
+    "up_weight": HopperLayout(paired=True),
+    "down_weight": HopperLayout(paired=False),
+}
+"""The order in which kernels read the experts; pairs of gate and up rows stay together"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Parameters:
         """Dense tensors in another dtype; MXFP4 bytes stay bytes."""
 
         def cast(value: ExpertWeights) -> ExpertWeights:
-            return value if isinstance(value, Mxfp4Weight) else value.to(dtype)
+            return value.to(dtype) if isinstance(value, Tensor) else value
 
         layers = tuple(_mapped(layer, cast) for layer in self.layers)
         dense = {name: getattr(self, name).to(dtype) for name in ("embedding", "norm", "lm_head")}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from haast.config import Encoding, ModelConfig
 from haast.model.layouts import EXPERT_ROLES, role_axes
-from haast.model.parameters import Parameters
+from haast.model.parameters import EXPERT_LAYOUTS, Parameters
 from haast.model.weights import assemble
 from haast.mxfp4 import GROUP, Mxfp4Weight, dequantize
 from haast.ops import ExpertWeights
@@ -30,26 +30,35 @@ _SCALES_RMS = math.sqrt((0.25 + 1 + 4) / 3)
 
 
 def random_parameters(
-    config: ModelConfig, encoding: Encoding, device: torch.device, seed: int = 0
+    config: ModelConfig,
+    encoding: Encoding,
+    device: torch.device,
+    seed: int = 0,
+    *,
+    is_swizzled: bool = False,
 ) -> Parameters:
     """Parameters of a network that was never trained, made on the device itself.
 
     The same seed gives the same weights in both encodings, and the same as a checkpoint written
     by `make_checkpoint` from that seed on the same kind of device.
+
+    is_swizzled  hold MXFP4 experts in the order that kernels read
     """
 
     def make(role: str, layer: int | None) -> ExpertWeights:
         weight = random_weight(config, role, layer, seed, device)
-        if encoding == "bfloat16" and isinstance(weight, Mxfp4Weight):
+        if isinstance(weight, Tensor):
+            return weight
+        if encoding == "bfloat16":
             return dequantize_experts(weight)
-        return weight
+        return weight.swizzled(EXPERT_LAYOUTS[role]) if is_swizzled else weight
 
     return assemble(config.num_layers, make)
 
 
 def random_weight(
     config: ModelConfig, role: str, layer: int | None, seed: int, device: torch.device
-) -> ExpertWeights:
+) -> Mxfp4Weight | Tensor:
     """One parameter; it depends on its role, layer, shape and seed, not on what was made before.
 
     Expert matrices are MXFP4, everything else bf16. The CPU and a GPU draw different numbers.

@@ -10,15 +10,18 @@ from torch import Tensor
 from haast.config import Encoding, EncodingWish
 from haast.model.checkpoint import Checkpoint, CheckpointError
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, Source
-from haast.model.parameters import LayerParameters, Parameters
+from haast.model.parameters import EXPERT_LAYOUTS, LayerParameters, Parameters
 from haast.model.safetensors_file import StoredTensor, read_bytes
-from haast.mxfp4 import GROUP, SCALE_NAN, Mxfp4Weight, dequantize, to_grid
+from haast.mxfp4 import GROUP, MAX_ELEMENT, MAX_SCALE, SCALE_NAN, Mxfp4Weight, dequantize, to_grid
 from haast.ops import ExpertWeights
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 STAGING_BYTES = 64 << 20
+BY_MXFP4 = f"MXFP4 cannot hold exactly within its group of {GROUP}"
+BY_KERNELS = f"is beyond the largest magnitude that GPU kernels take, {MAX_ELEMENT:g}"
+USE_BFLOAT16 = "load it with --quantization-encoding bfloat16"
 _DTYPES = {"BF16": torch.bfloat16, "U8": torch.uint8}
 
 
@@ -34,21 +37,26 @@ def load_parameters(
     encoding: Encoding,
     device: torch.device,
     progress: Progress | None = None,
+    *,
+    is_swizzled: bool = False,
 ) -> Parameters:
     """Read the weights onto a device.
 
-    encoding  of the experts: mxfp4 keeps published bytes as they are and converts bf16 experts
-              if every element survives; bfloat16 dequantises, which is exact
-    progress  called after each tensor or expert; the total is checkpoint.nbytes
+    encoding     of the experts: mxfp4 keeps published bytes as they are and converts bf16 experts
+                 if every element survives; bfloat16 dequantises, which is exact
+    progress     called after each tensor or expert; the total is checkpoint.nbytes
+    is_swizzled  hold MXFP4 experts in the order that kernels read
 
     Everything is copied: no parameter aliases a file. Host memory beyond the parameters stays
     below 24 bytes times the elements of one expert's largest matrix (0.4 GB for gpt-oss, needed
     only where experts are converted on the CPU) plus STAGING_BYTES where the device is a GPU.
+    Device memory beyond them stays below the published bytes of the largest expert tensor, needed
+    only where it is swizzled, plus the conversion's or swizzle's scratch of one expert.
 
-    Raises CheckpointError for a scale byte of 255, an expert element that MXFP4 cannot hold, or a
-    file that changed since it was opened.
+    Raises CheckpointError for a scale byte of 255 (above 128 if swizzled), an expert element that
+    MXFP4 cannot hold, or a file that changed since it was opened.
     """
-    loader = _Loader(checkpoint, encoding, device, progress)
+    loader = _Loader(checkpoint, encoding, device, progress, is_swizzled)
     config = checkpoint.config
     sources = {(s.role, s.layer): s for s in checkpoint.layout.sources(config)}
     return assemble(config.num_layers, lambda role, layer: loader.parameter(sources[role, layer]))
@@ -75,12 +83,15 @@ class _Loader:
         encoding: Encoding,
         device: torch.device,
         progress: Progress | None,
+        is_swizzled: bool,
     ) -> None:
         self.tensors = checkpoint.tensors
         self.device = device
         self.progress = progress or (lambda done, total: None)
         self.total = checkpoint.nbytes
         self.done = 0
+        self.is_swizzled = is_swizzled
+        self.max_scale = MAX_SCALE if is_swizzled else SCALE_NAN - 1
         self.staging = _staging_buffer(device)
         conversions: dict[tuple[Encoding, Encoding], Callable[[Source], ExpertWeights]] = {
             ("mxfp4", "mxfp4"): self._same_bytes,
@@ -91,7 +102,12 @@ class _Loader:
         self.experts = conversions[checkpoint.layout.encoding, encoding]
 
     def parameter(self, source: Source) -> ExpertWeights:
-        return self.experts(source) if source.role in EXPERT_ROLES else self._dense(source)
+        if source.role not in EXPERT_ROLES:
+            return self._dense(source)
+        weight = self.experts(source)
+        if self.is_swizzled and isinstance(weight, Mxfp4Weight):
+            return weight.swizzled(EXPERT_LAYOUTS[source.role])
+        return weight
 
     def _dense(self, source: Source) -> Tensor:
         """Tensors stacked by rows."""
@@ -105,7 +121,7 @@ class _Loader:
     def _same_bytes(self, source: Source) -> Mxfp4Weight:
         blocks, scales = (self.tensors[spec.name] for spec in source.tensors)
         weight = Mxfp4Weight(values=self._read(blocks).flatten(-2), scales=self._read(scales))
-        _check_scales(weight.scales, scales, [])
+        _check_scales(weight.scales, scales, [], self.max_scale)
         return weight
 
     def _dequantized(self, source: Source) -> Tensor:
@@ -114,7 +130,7 @@ class _Loader:
         out = self._empty((num_experts, n, num_groups * GROUP), torch.bfloat16)
         for expert in range(num_experts):
             scale_bytes = self._read(scales[expert])
-            _check_scales(scale_bytes, scales, [expert])
+            _check_scales(scale_bytes, scales, [expert], SCALE_NAN - 1)
             out[expert] = dequantize(self._read(blocks[expert]).flatten(-2), scale_bytes)
         return out
 
@@ -135,9 +151,11 @@ class _Loader:
         )
         for expert in range(num_experts):
             matrix = self._read(stored[expert])
-            _check_representable(torch.isfinite(matrix), matrix, stored, expert)
+            _check_held(torch.isfinite(matrix), matrix, stored, expert, BY_MXFP4)
             values, scales, exact = to_grid(matrix.T.contiguous())
-            _check_representable(exact.T, matrix, stored, expert)
+            _check_held(exact.T, matrix, stored, expert, BY_MXFP4)
+            if self.is_swizzled:
+                _check_held(matrix.abs() <= MAX_ELEMENT, matrix, stored, expert, BY_KERNELS)
             weight.values[expert], weight.scales[expert] = values, scales
         return weight
 
@@ -170,23 +188,26 @@ def _staging_buffer(device: torch.device) -> Tensor | None:
     return torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=True)
 
 
-def _check_scales(scales: Tensor, stored: StoredTensor, prefix: list[int]) -> None:
-    """`scales` are those of `stored`, or of its slice at index `prefix`."""
-    bad = scales == SCALE_NAN
-    if bad.any():
-        raise CheckpointError(
-            f"{stored.file}: tensor '{stored.name}' has scale byte {SCALE_NAN} (NaN) "
-            f"at {prefix + bad.nonzero()[0].tolist()}"
-        )
-
-
-def _check_representable(exact: Tensor, matrix: Tensor, stored: StoredTensor, expert: int) -> None:
-    """`exact` and `matrix` [K, N] of one expert, as stored."""
-    if exact.all():
+def _check_scales(scales: Tensor, stored: StoredTensor, prefix: list[int], limit: int) -> None:
+    """`scales` are those of `stored`, or of its slice at index `prefix`; `limit` is allowed."""
+    bad = scales > limit
+    if not bad.any():
         return
-    k, n = (~exact).nonzero()[0].tolist()
+    index = bad.nonzero()[0].tolist()
+    byte = scales[*index].item()
+    what = f"has scale byte {byte}{' (NaN)' if byte == SCALE_NAN else ''} at {prefix + index}"
+    hint = "" if byte == SCALE_NAN else f"; GPU kernels take 0..{limit}; {USE_BFLOAT16}"
+    raise CheckpointError(f"{stored.file}: tensor '{stored.name}' {what}{hint}")
+
+
+def _check_held(
+    is_held: Tensor, matrix: Tensor, stored: StoredTensor, expert: int, by: str
+) -> None:
+    """`is_held` and `matrix` [K, N] of one expert, as stored."""
+    if is_held.all():
+        return
+    k, n = (~is_held).nonzero()[0].tolist()
     raise CheckpointError(
         f"{stored.file}: tensor '{stored.name}' at {[expert, k, n]} is {matrix[k, n].item():g}, "
-        "which MXFP4 cannot hold exactly within its group of 32; "
-        "load it with --quantization-encoding bfloat16"
+        f"which {by}; {USE_BFLOAT16}"
     )

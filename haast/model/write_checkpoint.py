@@ -16,7 +16,7 @@ from haast.model.checkpoint import INDEX, CheckpointError
 from haast.model.config_fields import config_fields
 from haast.model.config_file import parse_model_config, read_model_config
 from haast.model.layouts import HF_BF16, HF_MXFP4, ORIGINAL, Layout, Source
-from haast.model.locate import PACKAGED_CONFIGS, packaged_folder
+from haast.model.locate import locate_config, packaged_folder
 from haast.model.random_weights import random_weight
 from haast.model.safetensors_file import write_file
 from haast.model.weights import Progress
@@ -41,7 +41,7 @@ def make_checkpoint(
 ) -> None:
     """Write a checkpoint of random weights with the shapes of a real one.
 
-    like      gpt-oss-20b, gpt-oss-120b or the path of a config.json
+    like      gpt-oss-20b, gpt-oss-120b, a config.json or a folder with one
     out       a folder that does not exist or is empty
     layout    hf (MXFP4), original (OpenAI's MXFP4) or bf16: the same weights for the same seed
     device    where numbers are drawn; the CPU if None
@@ -54,7 +54,7 @@ def make_checkpoint(
     the disk is too small or the config cannot be said in that layout's config.json.
     """
     target = TARGETS[layout]
-    config = _resized(_config_like(like), num_layers, num_experts)
+    config = _resized(read_model_config(locate_config(like)), num_layers, num_experts)
     config_json = out / "config.json"
     spelled = config_fields(config, target)
     _check_nothing_is_lost(config, parse_model_config(spelled, config_json), target)
@@ -64,15 +64,6 @@ def make_checkpoint(
     _write_tokenizer(out)
     random = _RandomBytes(config, target, seed, device or torch.device("cpu"))
     _write_shards(out, target, sources, random, progress)
-
-
-def _config_like(like: str | Path) -> ModelConfig:
-    is_packaged = str(like) in PACKAGED_CONFIGS
-    path = packaged_folder(str(like)) / "config.json" if is_packaged else Path(like)
-    if not path.is_file():
-        known = " nor ".join(PACKAGED_CONFIGS)
-        raise CheckpointError(f"{like}: neither {known} nor a config.json file")
-    return read_model_config(path)
 
 
 def _resized(config: ModelConfig, num_layers: int | None, num_experts: int | None) -> ModelConfig:

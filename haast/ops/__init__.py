@@ -3,14 +3,15 @@
 from typing import Any
 
 from haast.ops.attention import StepMeta, attention, kv_write
-from haast.ops.dispatch import REFERENCE, Kernel, Op, pin
+from haast.ops.dispatch import REFERENCE, Kernel, Op, Verdict, pin
+from haast.ops.hopper import why_no_kernels
 from haast.ops.linear import linear
-from haast.ops.moe import ExpertWeights, Routing, moe_down, moe_up, route
+from haast.ops.moe import ExpertWeights, Routing, grouped_matmul, moe_down, moe_up, route
 from haast.ops.rms_norm import rms_norm
 from haast.ops.rope import rope, rope_tables
 from haast.ops.sample import Sampling, sample
 
-OPS: tuple[Op[Any, Any], ...] = (
+MODEL_OPS: tuple[Op[Any, Any], ...] = (
     rms_norm,
     linear,
     rope,
@@ -21,8 +22,12 @@ OPS: tuple[Op[Any, Any], ...] = (
     moe_down,
     sample,
 )
+"""What generating runs"""
+OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, grouped_matmul)
+"""All of them"""
 
 __all__ = [
+    "MODEL_OPS",
     "OPS",
     "REFERENCE",
     "ExpertWeights",
@@ -31,7 +36,9 @@ __all__ = [
     "Routing",
     "Sampling",
     "StepMeta",
+    "Verdict",
     "attention",
+    "grouped_matmul",
     "kv_write",
     "linear",
     "moe_down",
@@ -42,4 +49,5 @@ __all__ = [
     "rope_tables",
     "route",
     "sample",
+    "why_no_kernels",
 ]

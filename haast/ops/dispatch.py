@@ -21,9 +21,25 @@ class Kernel(Generic[P, R]):
     name: str
     fn: Callable[P, R]
     rejects: Callable[P, str | None]
-    """Why it cannot serve this call, or None. Reads shapes, dtypes and layouts, never data."""
+    """Why it cannot serve this call, or None. Reads shapes, dtypes and layouts, never data; raises
+    ValueError if no kernel could, because the arguments break the contract."""
+    symbols: Callable[P, tuple[str, ...]]
+    """CUDA kernels that this call launches, in order. Reads what `rejects` reads."""
     because: str
     """The bench result that earned it this place."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `Op.table` says of one implementation and one call."""
+
+    name: str
+    runs: bool
+    reason: str | None
+    """why it does not run"""
+    symbols: tuple[str, ...]
+    """CUDA kernels it launches, or would"""
+    because: str
 
 
 class Op(Generic[P, R]):
@@ -66,6 +82,22 @@ class Op(Generic[P, R]):
                 return kernel.fn
             reasons.append(f"{kernel.name}: {reason}")
         raise LookupError(f"no kernel of {self.name} accepts this call: {reasons or 'none exists'}")
+
+    def table(self, *args: P.args, **kwargs: P.kwargs) -> list[Verdict]:
+        """Every implementation and whether an unpinned call would run it, in preference order."""
+        verdicts: list[Verdict] = []
+        chosen: str | None = None
+        for kernel in self.kernels:
+            reason = kernel.rejects(*args, **kwargs)
+            symbols = () if reason else kernel.symbols(*args, **kwargs)
+            if reason is None and chosen:
+                reason = f"{chosen} comes first"
+            elif reason is None:
+                chosen = kernel.name
+            verdict = Verdict(kernel.name, reason is None, reason, symbols, kernel.because)
+            verdicts.append(verdict)
+        why = "runs only when pinned"
+        return [*verdicts, Verdict(REFERENCE, False, why, (), "what the op means, in plain torch")]
 
     @property
     def implementations(self) -> tuple[str, ...]:

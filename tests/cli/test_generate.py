@@ -4,13 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from haast import LLM
+from haast.config import OpChoice
+from haast.engine.load import prepare
 from haast.harmony import TEMPLATE_PATH, Tokenizer
 from haast.model.locate import demo_folder
-from haast.ops import OPS
+from haast.ops import MODEL_OPS
 from haast.reply_stream import TextDelta
 
 ASK = ("generate", "--prompt", "What is a bald eagle?", "--temperature", "0")
@@ -30,7 +33,7 @@ FIGURES = [
 
 def test_the_program_prints_the_answer_and_nothing_else_on_stdout():
     command = [sys.executable, "-m", "haast", *ASK]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
     assert "eagle of North" not in done.stderr and "asks" not in done.stderr
     assert [name for name in FIGURES if name not in done.stderr] == []
@@ -187,6 +190,7 @@ def test_pretty_printed_config_names_what_was_decided(haast, nothing_loads):
         "layout": "hf-mxfp4",
         "files": "model.safetensors",
         "encoding": "mxfp4",
+        "experts": "bytes in checkpoint order",
         "device": "cpu",
         "device_memory_utilization": "0.9",
         "max_length": "700",
@@ -196,9 +200,41 @@ def test_pretty_printed_config_names_what_was_decided(haast, nothing_loads):
         "full-length requests": "1",
     }
     assert expected.items() <= rows.items()
-    assert {op.name: rows[op.name] for op in OPS} == {
-        op.name: "reference (the CPU runs references)" for op in OPS
+    no_kernel, no_gpu = "no kernel in its table", "kernels need a Hopper GPU, this is cpu"
+    assert {op.name: rows[op.name] for op in MODEL_OPS} == {
+        op.name: f"reference ({no_gpu if op.kernels else no_kernel})" for op in MODEL_OPS
     }
+    assert "grouped_matmul" not in rows and "warning" not in outcome.err
+
+
+def planned_as(monkeypatch, **changes):
+    """The plan of the bundled model, in part another one, as prepare gives it."""
+
+    def changed(config):
+        prepared = prepare(config)
+        return replace(prepared, plan=replace(prepared.plan, **changes))
+
+    monkeypatch.setattr("haast.engine.load.prepare", changed)
+    monkeypatch.setattr("haast.llm.prepare", changed)
+
+
+def test_pretty_printed_config_of_a_hopper_gpu(haast, monkeypatch, nothing_loads):
+    choice = OpChoice("moe_up", None, "the first that accepts the call: small, wide")
+    planned_as(monkeypatch, is_swizzled=True, ops=(choice,))
+    rows = printed_config(haast("generate", "--pretty-print-config"))
+    assert rows["moe_up"] == "kernels (the first that accepts the call: small, wide)"
+    assert rows["experts"] == "bytes swizzled for kernels"
+    planned_as(monkeypatch, encoding="bfloat16")
+    assert printed_config(haast("generate", "--pretty-print-config"))["experts"] == "dense"
+
+
+@pytest.mark.parametrize("flags", [("--pretty-print-config",), ASK[1:], (*ASK[1:], "--json")])
+def test_the_plans_warning_is_one_line(haast, monkeypatch, flags):
+    planned_as(monkeypatch, warning="kernels are not built")
+    outcome = haast("generate", *flags, "--max-length", 700)
+    assert outcome.code == 0 and "haast: warning" not in outcome.out
+    lines = [line for line in outcome.err.splitlines() if "warning:" in line]
+    assert lines == ["haast: warning: kernels are not built"]
 
 
 @pytest.mark.parametrize(

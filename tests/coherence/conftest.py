@@ -20,14 +20,18 @@ def one_thread():
 
 @pytest.fixture
 def judge(monkeypatch):
-    """judge(path) -> Report of 3 fixed prompts, 8 answers and 6 held-out texts."""
+    """judge(path) -> Report of 3 fixed prompts, 8 answers and 6 held-out texts.
+
+    On the CPU, whose references the tests may change.
+    """
 
     def read_little(folder):
         suite = read_suite(folder)
         return replace(suite, held_out=suite.held_out[:6])
 
     def run(path=None, **wishes) -> Report:
-        config = EngineConfig(model_path=path, max_batch_size=16, max_length=640, **wishes)
+        sizes = {"max_batch_size": 16, "max_length": 640}
+        config = EngineConfig(model_path=path, devices="cpu", **sizes, **wishes)
         return check_coherence(config, max_prompts=8)
 
     monkeypatch.setattr(guard, "PROMPTS", guard.PROMPTS[:3])

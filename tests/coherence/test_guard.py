@@ -174,11 +174,13 @@ def test_a_model_without_a_suite_and_without_room_for_its_control(judge, monkeyp
         loads.append(config.quantization_encoding)
         if len(loads) == 2:
             raise ConfigError("memory is short")
-        return LLM(max_batch_size=16, max_length=640)
+        return LLM(devices="cpu", max_batch_size=16, max_length=640)
 
     monkeypatch.setattr(guard, "read_suite", lambda folder: None)
     monkeypatch.setattr(guard, "_load", load)
+    monkeypatch.setattr("haast.engine.plan._warning", lambda device: "this GPU is slow")
     report = judge()
+    assert report.warning == "this GPU is slow"
     assert loads == ["auto", "bfloat16"]
     assert report.skipped == {"agreement with the bf16 control": "memory is short"}
     assert [check.name for check in report.checks] == ALL_CHECKS[:5] and report.passed

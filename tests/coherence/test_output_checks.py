@@ -1,6 +1,7 @@
 """What the guard says of answers by themselves, from answers made up for the purpose."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,7 @@ def test_exit_code_and_document(program):
         ],
         "skipped": {"c": "memory is short"},
         "wrong": [["Define [x].", "yes", "no"]],
+        "warning": None,
         "passed": False,
     }
     assert (config.devices, config.max_length, config.max_batch_size) == ("cpu", 500, 32)
@@ -124,8 +126,15 @@ def test_table(program):
     assert ["a", "1", "<= 2", "pass"] in rows and ["b", "nan", ">= 0.5", "FAIL"] in rows
     assert ["c", "-", "", "not measured: memory is short"] in rows
     assert "Define [x].\n  expected 'yes'\n  given    'no'\n" in out
-    code, out, _, _ = program(GOOD)
-    assert code == 0 and out.endswith("\ncoherent\n")
+    code, out, err, _ = program(GOOD)
+    assert code == 0 and out.endswith("\ncoherent\n") and err == ""
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_the_plan_warns_of(program, words):
+    code, out, err, _ = program(replace(GOOD, warning="this GPU is slow"), *words)
+    assert code == 0 and err == "haast: warning: this GPU is slow\n"
+    assert "haast:" not in out
 
 
 def test_a_mistake_is_not_a_failed_check(capsys):

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from model.helpers import CPU, TINY
 from torch import Tensor
 
 from haast.config import MemoryPlan, ModelConfig, OpChoice, Plan
@@ -19,7 +18,9 @@ from haast.model.config_file import parse_model_config
 from haast.model.gpt_oss import GptOss
 from haast.model.kv_cache import PAGE_SIZE
 from haast.model.parameters import Parameters
-from haast.ops import OPS, REFERENCE, StepMeta
+from haast.ops import MODEL_OPS, REFERENCE, StepMeta
+
+from ..model.helpers import CPU, TINY
 
 SMALLER = TINY | {
     "num_hidden_layers": 2,
@@ -84,10 +85,11 @@ def make_plan(num_pages: int, max_batch_size: int = 4, max_length: int | None = 
         layout="dummy",
         files=(),
         encoding="mxfp4",
+        is_swizzled=False,
         device="cpu",
         max_length=max_length or num_pages * PAGE_SIZE,
         max_batch_size=max_batch_size,
-        ops=tuple(OpChoice(op.name, REFERENCE, "test") for op in OPS),
+        ops=tuple(OpChoice(op.name, REFERENCE, "test") for op in MODEL_OPS),
         memory=MemoryPlan(0, 0, 1, num_pages, PAGE_SIZE),
     )
 

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from haast.config import ConfigError
-from haast.engine.device import device_name, free_memory, peak_memory, pick_device
+from haast.engine.device import (
+    device_name,
+    free_memory,
+    peak_memory,
+    pick_device,
+)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from haast.model.kv_cache import KVCache
 from haast.model.locate import packaged_folder
 from haast.model.random_weights import random_parameters
 from haast.model.weights import load_parameters
-from haast.ops import OPS
+from haast.ops import MODEL_OPS
 
 from .oracle import CONFIG, CPU
 
@@ -77,7 +77,7 @@ def test_ample_memory_gives_every_row_its_full_length(monkeypatch):
     assert plan.memory.num_pages == 3 * 8 and plan.max_length == 1000
     assert plan.memory.kv_bytes == 24 * PAGE_BYTES and plan.memory.kv_tokens == 24 * 128
     assert plan.memory.weight_bytes == WEIGHTS and plan.memory.available_bytes == 1 << 30
-    assert plan.pins == {op.name: "reference" for op in OPS}
+    assert plan.pins == {op.name: "reference" for op in MODEL_OPS}
     assert (plan.device, plan.encoding, plan.layout) == ("cpu", "mxfp4", "hf")
     assert (plan.model_path, plan.files) == (Path("somewhere"), ("a.safetensors",))
 

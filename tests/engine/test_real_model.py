@@ -139,3 +139,14 @@ def test_ops_run_by_the_plan_alone(parameters):
     generator.add(make_request([1, 2], 1))
     with pytest.raises(LookupError, match="no kernel of rms_norm accepts this call"):
         generator.step()
+
+
+def test_the_plan_is_about_the_ops_that_run(parameters, monkeypatch):
+    seen = []
+    choose = ops.Op.choose
+    monkeypatch.setattr(
+        ops.Op, "choose", lambda op, *args, **kw: seen.append(op) or choose(op, *args, **kw)
+    )
+    run(real_generator(parameters), [make_request(prompt_of(3), 2)])
+    assert {op.name for op in seen} == {op.name for op in ops.MODEL_OPS}
+    assert set(ops.MODEL_OPS) < set(ops.OPS) and ops.grouped_matmul not in ops.MODEL_OPS

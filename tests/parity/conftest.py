@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from model.helpers import CPU, write_config
 from torch import Tensor
 
 from haast.config import Encoding, EngineConfig
@@ -17,6 +16,8 @@ from haast.model.checkpoint import open_checkpoint
 from haast.model.gpt_oss import GptOss
 from haast.model.locate import demo_folder
 from haast.model.weights import load_parameters
+
+from ..model.helpers import CPU, write_config
 
 MAX_LENGTH = 512
 

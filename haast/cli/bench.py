@@ -1,0 +1,119 @@
+"""`haast bench`: speed of the expert kernels, against ceilings measured in the same run."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from haast.cli.options import FILE
+from haast.cli.shapes import model_option, tokens_option
+
+if TYPE_CHECKING:
+    from haast.bench.rooflines import Ceilings
+
+OUT = click.option("--out", type=FILE, help="File to append the JSON result to, one line a run.")
+SIZES = ",".join(str(2**i) for i in range(14))
+
+
+@click.group("bench", short_help="Measure the speed of kernels.")
+def command() -> None:
+    """Measure kernels on a Hopper GPU. The last line of the output is one JSON document."""
+
+
+@command.command("grouped", short_help="One ragged grouped matmul, MXFP4 against BF16.")
+@click.option("--P", "P", type=click.IntRange(1), default=4096, show_default=True, help="Rows.")
+@click.option("--K", "K", type=click.IntRange(1), default=2880, show_default=True)
+@click.option("--N", "N", type=click.IntRange(1), default=256, show_default=True)
+@click.option(
+    "--which",
+    type=click.Choice(["gate_up", "down"]),
+    default="gate_up",
+    show_default=True,
+    help="The projection to file the result under; the shape is P, K, N either way.",
+)
+@click.option("--experts", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--warmup", type=click.IntRange(0), default=20, show_default=True)
+@click.option("--iters", type=click.IntRange(1), default=100, show_default=True)
+@OUT
+def grouped(out: Path | None, **options: Any) -> None:
+    """P rows, spread over the experts at random, times [N, K] weights: MXFP4, then torch's BF16
+    grouped matmul on the same weights. Warm-up and iterations are replays of a CUDA graph."""
+    from haast.bench.grouped import Grouped, measure
+    from haast.bench.machine import document
+    from haast.bench.report import ceiling_line, grouped_lines
+
+    l2_bytes, ceilings = _start()
+    result = measure(Grouped(**options), l2_bytes, ceilings)
+    click.echo("\n".join([*grouped_lines(result), ceiling_line(ceilings)]))
+    _finish(document("grouped", ceilings=vars(ceilings), **result), out)
+
+
+@command.command("moe", short_help="The expert layer over numbers of tokens.")
+@model_option
+@tokens_option(SIZES)
+@click.option(
+    "--routing",
+    "popularity",
+    type=click.Choice(["uniform", "skewed"]),
+    default="uniform",
+    show_default=True,
+    help="Experts of a token: any alike, or by Zipf's law with a few hot ones.",
+)
+@click.option("--against", type=click.Choice(["triton_kernels"]), help="Time this rival too.")
+@click.option(
+    "--iters", "replays", type=click.IntRange(1), default=50, show_default=True, help="Replays."
+)
+@click.option("--plot", type=FILE, metavar="FILE.svg", help="Draw the roofline.")
+@OUT
+def moe(against: str | None, plot: Path | None, out: Path | None, **options: Any) -> None:
+    """moe_up, moe_down and route over numbers of tokens, with floor, BF16 and maybe a rival.
+
+    Weights rotate over copies so that none is found in the L2 cache. The floor is the larger of
+    bytes over the read ceiling and FLOP over the matmul ceiling, added over the two matmuls.
+    """
+    from haast.bench.cases import read_config
+    from haast.bench.machine import document
+    from haast.bench.moe import Sweep, measure
+    from haast.bench.plot import roofline
+    from haast.bench.report import ceiling_line, heading, points, row_line
+
+    config = read_config(options["model"])
+    sweep = Sweep(config=config, with_rival=against is not None, **options)
+    l2_bytes, ceilings = _start()
+    click.echo(f"{sweep.model}, {sweep.popularity} routing; {ceiling_line(ceilings)}")
+    click.echo(heading(sweep.with_rival))
+    rows = []
+    for row in measure(sweep, l2_bytes, ceilings):
+        rows.append(row)
+        click.echo(row_line(row, sweep.with_rival))
+    result = document(
+        "moe",
+        model=sweep.model,
+        routing=sweep.popularity,
+        against=against,
+        ceilings=vars(ceilings),
+        rows=rows,
+    )
+    if plot is not None:
+        title = f"Expert layer of {sweep.model} on {result['gpu']}, {sweep.popularity} routing"
+        plot.write_text(roofline(title, ceilings, points(rows)))
+    _finish(result, out)
+
+
+def _start() -> tuple[int, "Ceilings"]:
+    """Size of the L2 cache, and ceilings."""
+    from haast.bench.machine import l2_bytes
+    from haast.bench.rooflines import measure_ceilings
+
+    return l2_bytes(), measure_ceilings()
+
+
+def _finish(result: dict[str, Any], out: Path | None) -> None:
+    """Append the document where it is wanted and print it."""
+    line = json.dumps(result)
+    if out is not None:
+        with out.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+    click.echo(line)

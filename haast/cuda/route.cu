@@ -1,0 +1,231 @@
+// Router logits -> the experts of each token, their weights, and the order that groups rows by
+// expert. Tokens are taken 64 at a time: within such a block, expert e's tokens are a 64-bit mask
+// (a token picks an expert at most once), so ranks are bit counts and no order depends on timing.
+#include "experts.cuh"
+
+namespace haast {
+namespace {
+
+constexpr int CTA_TOKENS = 64;
+constexpr int WARPS = 32;
+constexpr int THREADS = WARPS * 32;
+constexpr int LANE_EXPERTS = MAX_EXPERTS / 32;
+
+struct Routing {
+  int* ids;        // [T, A]
+  float* weights;  // [T, A]
+  int* offs;       // [E + 1]
+  int* gather;     // [T A]
+  int* scatter;    // [T A]
+};
+
+struct Masks {
+  uint32_t word[MAX_EXPERTS][2];
+
+  __device__ void clear() {
+    for (int i = threadIdx.x; i < MAX_EXPERTS * 2; i += THREADS) (&word[0][0])[i] = 0;
+  }
+  __device__ void add(int expert, int token) {
+    atomicOr(&word[expert][token / 32], 1u << (token % 32));
+  }
+  __device__ int count(int expert) const {
+    return __popc(word[expert][0]) + __popc(word[expert][1]);
+  }
+  // How many tokens before this one.
+  __device__ int rank(int expert, int token) const {
+    const uint32_t below = (1u << (token % 32)) - 1;
+    return token < 32 ? __popc(word[expert][0] & below)
+                      : __popc(word[expert][0]) + __popc(word[expert][1] & below);
+  }
+};
+
+__device__ __forceinline__ float to_float(float v) { return v; }
+__device__ __forceinline__ float to_float(bf16 v) { return __bfloat162float(v); }
+
+// Larger floats have larger keys, NaN the largest; 0 is below every number.
+__device__ __forceinline__ uint32_t key_of(float v) {
+  if (v != v) return ~0u;
+  const uint32_t bits = __float_as_uint(v == 0.0f ? 0.0f : v);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+__device__ __forceinline__ float value_of(uint32_t key) {
+  return __uint_as_float(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
+}
+
+// One warp, one token: lane c returns choice c (expert and key), largest first, ties to the lower
+// expert.
+template <class T>
+__device__ void choose(const T* logits, int num_experts, int choices, int lane, int& expert,
+                       uint32_t& key) {
+  uint32_t keys[LANE_EXPERTS];
+#pragma unroll
+  for (int i = 0; i < LANE_EXPERTS; ++i) {
+    const int e = i * 32 + lane;
+    keys[i] = e < num_experts ? key_of(to_float(logits[e])) : 0;
+  }
+  for (int c = 0; c < choices; ++c) {
+    uint32_t best = 0;
+#pragma unroll
+    for (int i = 0; i < LANE_EXPERTS; ++i) best = max(best, keys[i]);
+    best = __reduce_max_sync(~0u, best);
+    int first = MAX_EXPERTS;
+#pragma unroll
+    for (int i = LANE_EXPERTS - 1; i >= 0; --i)
+      if (keys[i] == best) first = i * 32 + lane;
+    first = __reduce_min_sync(~0u, first);
+#pragma unroll
+    for (int i = 0; i < LANE_EXPERTS; ++i)
+      if (first == i * 32 + lane) keys[i] = 0;
+    if (lane == c) {
+      expert = first;
+      key = best;
+    }
+  }
+}
+
+// The 64 tokens from `first`: ids and weights; masks of who chose whom. Warp w takes tokens w and
+// w + 32.
+template <class T>
+__device__ void choose_block(const T* logits, const Routing& r, Masks& masks, int first,
+                             int num_tokens, int num_experts, int choices) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int token = warp; token < CTA_TOKENS && first + token < num_tokens; token += WARPS) {
+    const long row = first + token;
+    int expert = 0;
+    uint32_t key = 0;
+    choose(logits + row * num_experts, num_experts, choices, lane, expert, key);
+    const bool is_choice = lane < choices;
+    const float top = value_of(__shfl_sync(~0u, key, 0));
+    const float share = is_choice ? __expf(value_of(key) - top) : 0.0f;
+    float sum = share;
+    for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    if (is_choice) {
+      r.ids[row * choices + lane] = expert;
+      r.weights[row * choices + lane] = share / sum;
+      masks.add(expert, token);
+    }
+  }
+}
+
+// One warp: exclusive prefix sum of count(e) into offs[0 .. num_experts].
+template <class Count>
+__device__ void prefix_sum(int num_experts, int* offs, int lane, Count count) {
+  int before = 0;
+  for (int base = 0; base < num_experts; base += 32) {
+    const int e = base + lane;
+    const int own = e < num_experts ? count(e) : 0;
+    int sum = own;
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(~0u, sum, step);
+      if (lane >= step) sum += other;
+    }
+    if (e < num_experts) offs[e] = before + sum - own;
+    before += __shfl_sync(~0u, sum, 31);
+  }
+  if (lane == 0) offs[num_experts] = before;
+}
+
+// Rows of the block's tokens to their places; base[e] is where the block's rows of expert e begin.
+__device__ void place_block(const Routing& r, const Masks& masks, const int* base, int first,
+                            int num_tokens, int choices) {
+  const int slots = min(CTA_TOKENS, num_tokens - first) * choices;
+  for (int i = threadIdx.x; i < slots; i += THREADS) {
+    const int slot = first * choices + i, token = i / choices;
+    const int expert = r.ids[slot];
+    const int at = base[expert] + masks.rank(expert, token);
+    r.gather[at] = first + token;
+    r.scatter[at] = slot;
+  }
+}
+
+// At most 64 tokens, one CTA.
+template <class T>
+__device__ void route_small(const T* logits, const Routing& r, int num_tokens, int num_experts,
+                            int choices) {
+  __shared__ Masks masks;
+  __shared__ int offs[MAX_EXPERTS + 1];
+  masks.clear();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  __syncthreads();
+  choose_block(logits, r, masks, 0, num_tokens, num_experts, choices);
+  __syncthreads();
+  if (threadIdx.x < 32)
+    prefix_sum(num_experts, offs, threadIdx.x, [&](int e) { return masks.count(e); });
+  __syncthreads();
+  for (int e = threadIdx.x; e <= num_experts; e += THREADS) r.offs[e] = offs[e];
+  place_block(r, masks, offs, 0, num_tokens, choices);
+}
+
+// First of two launches: each CTA chooses for 64 tokens and counts, counts [blocks, E].
+template <class T>
+__device__ void route_choose(const T* logits, const Routing& r, int* counts, int num_tokens,
+                             int num_experts, int choices) {
+  __shared__ Masks masks;
+  masks.clear();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  __syncthreads();
+  choose_block(logits, r, masks, blockIdx.x * CTA_TOKENS, num_tokens, num_experts, choices);
+  __syncthreads();
+  for (int e = threadIdx.x; e < num_experts; e += THREADS)
+    counts[blockIdx.x * num_experts + e] = masks.count(e);
+}
+
+}  // namespace
+}  // namespace haast
+
+#define HAAST_ROUTE_ARGUMENTS(T)                                                           \
+  const T *logits, int *ids, float *weights, int *offs, int *gather, int *scatter,         \
+      int num_tokens, int num_experts, int choices
+#define HAAST_ROUTING \
+  haast::Routing { ids, weights, offs, gather, scatter }
+
+#define HAAST_ROUTE(T, NAME)                                                                   \
+  extern "C" __global__ void __launch_bounds__(haast::THREADS)                                 \
+      route_small_##NAME(HAAST_ROUTE_ARGUMENTS(T)) {                                           \
+    haast::route_small(logits, HAAST_ROUTING, num_tokens, num_experts, choices);               \
+  }                                                                                            \
+  extern "C" __global__ void __launch_bounds__(haast::THREADS)                                 \
+      route_choose_##NAME(HAAST_ROUTE_ARGUMENTS(T), int* counts) {                             \
+    haast::route_choose(logits, HAAST_ROUTING, counts, num_tokens, num_experts, choices);      \
+  }
+
+HAAST_ROUTE(haast::bf16, bf16)
+HAAST_ROUTE(float, fp32)
+
+// Second of two launches: from all counts, where each expert's rows of this block begin.
+extern "C" __global__ void __launch_bounds__(haast::THREADS)
+    route_place(const int* ids, const int* counts, int* offs, int* gather, int* scatter,
+                int num_tokens, int num_experts, int choices) {
+  using namespace haast;
+  __shared__ Masks masks;
+  __shared__ int total[MAX_EXPERTS], before[MAX_EXPERTS], base[MAX_EXPERTS + 1];
+  masks.clear();
+  for (int e = threadIdx.x; e < MAX_EXPERTS; e += THREADS) total[e] = before[e] = 0;
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  __syncthreads();
+  const int first = blockIdx.x * CTA_TOKENS;
+  const int slots = min(CTA_TOKENS, num_tokens - first) * choices;
+  for (int i = threadIdx.x; i < slots; i += THREADS)
+    masks.add(ids[first * choices + i], i / choices);
+  for (int i = threadIdx.x; i < static_cast<int>(gridDim.x) * num_experts; i += THREADS) {
+    const int count = counts[i], e = i % num_experts;
+    if (!count) continue;
+    atomicAdd(&total[e], count);
+    if (i < static_cast<int>(blockIdx.x) * num_experts) atomicAdd(&before[e], count);
+  }
+  __syncthreads();
+  if (threadIdx.x < 32)
+    prefix_sum(num_experts, base, threadIdx.x, [&](int e) { return total[e]; });
+  __syncthreads();
+  if (blockIdx.x == 0)
+    for (int e = threadIdx.x; e <= num_experts; e += THREADS) offs[e] = base[e];
+  __syncthreads();
+  for (int e = threadIdx.x; e < num_experts; e += THREADS) base[e] += before[e];
+  __syncthreads();
+  place_block(Routing{const_cast<int*>(ids), nullptr, offs, gather, scatter}, masks, base, first,
+              num_tokens, choices);
+}

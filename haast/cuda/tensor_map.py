@@ -1,0 +1,71 @@
+"""Descriptors that tell the copy engine how a tensor lies in memory."""
+
+from functools import lru_cache
+
+from torch import Tensor
+
+from haast.cuda.launcher import KernelError
+
+_MOST_KEPT = 4096
+_WORD = 4
+ROW_BOX = (64, 16)
+"""Columns and rows of a copy of `row_map`"""
+
+
+def block_map(storage: Tensor, box_rows: int) -> bytes:
+    """For copies of box_rows blocks, one below the other.
+
+    storage   [..., rows, columns, bytes] uint8, contiguous on a GPU, bytes a multiple of 16 up to
+              1024; leading axes continue the rows
+    returns   a kernel parameter; blocks arrive packed, coordinates are (0, column, row)
+    Raises KernelError if the driver refuses.
+    """
+    columns, nbytes = storage.shape[-2:]
+    rows = storage.shape[:-2].numel()
+    sizes = (nbytes // _WORD, columns, rows)
+    strides = (nbytes, columns * nbytes)
+    return _encode("UINT32", storage.data_ptr(), sizes, strides, (sizes[0], 1, box_rows), "NONE")
+
+
+def row_map(x: Tensor) -> bytes:
+    """For copies of 16 rows x 64 columns in the 128-byte swizzle; what lies outside reads as zero.
+
+    x        [rows, columns] bf16, contiguous on a GPU, columns a multiple of 8
+    returns  a kernel parameter; coordinates are (column, row)
+    Raises KernelError if the driver refuses.
+    """
+    rows, columns = x.shape
+    strides = (columns * x.element_size(),)
+    return _encode("BFLOAT16", x.data_ptr(), (columns, rows), strides, ROW_BOX, "128B")
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _encode(
+    dtype: str,
+    address: int,
+    sizes: tuple[int, ...],
+    strides: tuple[int, ...],
+    box: tuple[int, ...],
+    swizzle: str,
+) -> bytes:
+    """Sizes and box innermost first, in elements; strides of all but the innermost, in bytes."""
+    from cuda.bindings import driver
+
+    dtypes, swizzles = driver.CUtensorMapDataType, driver.CUtensorMapSwizzle
+    promotions, fills = driver.CUtensorMapL2promotion, driver.CUtensorMapFloatOOBfill
+    error, descriptor = driver.cuTensorMapEncodeTiled(
+        getattr(dtypes, f"CU_TENSOR_MAP_DATA_TYPE_{dtype}"),
+        len(sizes),
+        address,
+        [driver.cuuint64_t(size) for size in sizes],
+        [driver.cuuint64_t(stride) for stride in strides],
+        [driver.cuuint32_t(size) for size in box],
+        [driver.cuuint32_t(1)] * len(sizes),
+        driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+        getattr(swizzles, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),
+        promotions.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        fills.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+    )
+    if error:
+        raise KernelError(f"no tensor map for {sizes} at {address:#x}: {error.name}")
+    return b"".join(int(word).to_bytes(8, "little") for word in descriptor.opaque)

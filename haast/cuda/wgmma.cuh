@@ -1,0 +1,89 @@
+// wgmma m64 nN k16, bf16 x bf16 -> fp32, with A (the weights) in registers and B in shared memory.
+#pragma once
+#include "ptx.cuh"
+
+namespace haast {
+
+// Orders the warpgroup's register writes before the wgmmas that read them.
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// Until at most PENDING committed groups are in flight; the A registers of the others are free.
+template <int PENDING>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+// B tile [n][64] bf16, K contiguous, 128-byte swizzle, 1024-byte aligned: rows of 128 bytes, groups
+// of 8 rows 1024 bytes apart. The k16 step j begins 32 j bytes further.
+__device__ __forceinline__ uint64_t b_descriptor(uint32_t addr) {
+  constexpr uint64_t swizzle_128 = 1ull << 62;
+  constexpr uint64_t group_stride = static_cast<uint64_t>(1024 >> 4) << 32;
+  return swizzle_128 | group_stride | (1ull << 16) | ((addr & 0x3FFFF) >> 4);
+}
+
+// D[64, N] += A[64, 16] B[N, 16]^T, asynchronously.
+template <int N>
+struct Wgmma;
+
+#define HAAST_D8(i)                                                                            \
+  "+f"(d[8 * i]), "+f"(d[8 * i + 1]), "+f"(d[8 * i + 2]), "+f"(d[8 * i + 3]), "+f"(d[8 * i + 4]), \
+      "+f"(d[8 * i + 5]), "+f"(d[8 * i + 6]), "+f"(d[8 * i + 7])
+#define HAAST_R0 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define HAAST_R1 HAAST_R0 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define HAAST_R2 HAAST_R1 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define HAAST_R3 HAAST_R2 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define HAAST_R4 HAAST_R3 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define HAAST_R5 HAAST_R4 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define HAAST_R6 HAAST_R5 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define HAAST_R7 HAAST_R6 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define HAAST_R8 HAAST_R7 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define HAAST_R9 HAAST_R8 ", %72, %73, %74, %75, %76, %77, %78, %79"
+#define HAAST_R10 HAAST_R9 ", %80, %81, %82, %83, %84, %85, %86, %87"
+#define HAAST_R11 HAAST_R10 ", %88, %89, %90, %91, %92, %93, %94, %95"
+#define HAAST_D16 HAAST_D8(0)
+#define HAAST_D32 HAAST_D16, HAAST_D8(1)
+#define HAAST_D48 HAAST_D32, HAAST_D8(2)
+#define HAAST_D64 HAAST_D48, HAAST_D8(3)
+#define HAAST_D80 HAAST_D64, HAAST_D8(4)
+#define HAAST_D96 HAAST_D80, HAAST_D8(5)
+#define HAAST_D112 HAAST_D96, HAAST_D8(6)
+#define HAAST_D128 HAAST_D112, HAAST_D8(7)
+#define HAAST_D144 HAAST_D128, HAAST_D8(8)
+#define HAAST_D160 HAAST_D144, HAAST_D8(9)
+#define HAAST_D176 HAAST_D160, HAAST_D8(10)
+#define HAAST_D192 HAAST_D176, HAAST_D8(11)
+
+#define HAAST_WGMMA(N, D, R, A0, A1, A2, A3, B)                                                   \
+  template <>                                                                                    \
+  struct Wgmma<N> {                                                                              \
+    template <int SIZE>                                                                          \
+    static __device__ __forceinline__ void run(float (&d)[SIZE], const uint32_t (&a)[4],         \
+                                               uint64_t b) {                                     \
+      asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"                                    \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" R "}, {%" #A0     \
+                   ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", p, 1, 1, 0;\n}\n"                   \
+                   : D                                                                           \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                           \
+    }                                                                                            \
+  };
+
+HAAST_WGMMA(16, HAAST_D16, HAAST_R0, 8, 9, 10, 11, 12)
+HAAST_WGMMA(32, HAAST_D32, HAAST_R1, 16, 17, 18, 19, 20)
+HAAST_WGMMA(48, HAAST_D48, HAAST_R2, 24, 25, 26, 27, 28)
+HAAST_WGMMA(64, HAAST_D64, HAAST_R3, 32, 33, 34, 35, 36)
+HAAST_WGMMA(80, HAAST_D80, HAAST_R4, 40, 41, 42, 43, 44)
+HAAST_WGMMA(96, HAAST_D96, HAAST_R5, 48, 49, 50, 51, 52)
+HAAST_WGMMA(112, HAAST_D112, HAAST_R6, 56, 57, 58, 59, 60)
+HAAST_WGMMA(128, HAAST_D128, HAAST_R7, 64, 65, 66, 67, 68)
+HAAST_WGMMA(144, HAAST_D144, HAAST_R8, 72, 73, 74, 75, 76)
+HAAST_WGMMA(160, HAAST_D160, HAAST_R9, 80, 81, 82, 83, 84)
+HAAST_WGMMA(176, HAAST_D176, HAAST_R10, 88, 89, 90, 91, 92)
+HAAST_WGMMA(192, HAAST_D192, HAAST_R11, 96, 97, 98, 99, 100)
+
+}  // namespace haast

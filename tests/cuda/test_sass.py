@@ -1,0 +1,62 @@
+"""The machine code of every kernel, read without a GPU."""
+
+import re
+import sys
+from functools import cache
+
+import pytest
+
+from haast.cuda.build import CUBINS, HOW, SOURCES
+
+from .lint import Limit, advisories, log_beside, problems, release_problems
+from .sass import Kernel, disassemble, parse
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are built on Linux")
+MODULES = sorted(path.stem for path in SOURCES.glob("*.cu"))
+RING = ("UBLKCP", r"LDS\.128")
+
+LIMITS = (
+    Limit("moe_combine", registers=48),
+    Limit("moe_gather", registers=32),
+    Limit(r"route_(place|small_\w+)", registers=32),
+    Limit(r"route_choose_\w+", registers=56),
+    Limit(r"moe_(up|down)_mma_n8", registers=96, per_mma=24.0, needs=RING),
+    Limit(r"moe_(up|down)_mma_n16", registers=128, per_mma=12.5, needs=RING),
+    Limit(r"(grouped|moe_(up|down))_wgmma_n96\w*", registers=128, per_mma=32.0),
+    Limit(r"(grouped|moe_(up|down))_wgmma_n192\w*", registers=128, per_mma=40.0),
+)
+"""One row a kernel, by its name; what the compiler reaches, so that more has to be a choice"""
+
+
+@cache
+def kernels(module: str) -> list[Kernel]:
+    assert (CUBINS / f"{module}.cubin").is_file(), f"kernels are not built; run: {HOW}"
+    return parse(disassemble(CUBINS / f"{module}.cubin"))
+
+
+def limits_of(name: str) -> list[Limit]:
+    return [limit for limit in LIMITS if re.fullmatch(limit.pattern, name)]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_cubin(module):
+    names = [kernel.name for kernel in kernels(module)]
+    assert names, "no kernels"
+    assert {name: len(limits_of(name)) for name in names} == dict.fromkeys(names, 1)
+    cubin = CUBINS / f"{module}.cubin"
+    assert release_problems(cubin.read_bytes()) == []
+    assert advisories(log_beside(cubin)) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_kernels(module):
+    log = log_beside(CUBINS / f"{module}.cubin")
+    found = {
+        k.name: problems(k, log, limit) for k in kernels(module) for limit in limits_of(k.name)
+    }
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_every_limit_is_about_something():
+    names = [kernel.name for module in MODULES for kernel in kernels(module)]
+    assert [x.pattern for x in LIMITS if not any(re.fullmatch(x.pattern, n) for n in names)] == []

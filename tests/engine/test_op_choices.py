@@ -1,0 +1,165 @@
+"""Which ops run kernels, in which order experts are held, and the reasons that the plan gives."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from haast import ops
+from haast.config import EngineConfig
+from haast.engine import load as load_module
+from haast.engine import plan as plan_module
+from haast.engine.load import prepare
+from haast.engine.plan import Source, make_plan, parameter_bytes
+from haast.model.config_file import read_model_config
+from haast.model.locate import demo_folder, packaged_folder
+from haast.model.random_weights import random_parameters
+from haast.mxfp4 import Mxfp4Weight, SwizzledWeight
+from haast.ops import hopper
+
+from .oracle import CONFIG, CPU
+
+GPU = torch.device("cuda", 0)
+MODEL = replace(CONFIG, max_length=1000)
+BY_KERNELS = ("route", "moe_up", "moe_down")
+NO_KERNEL = ("reference", "no kernel in its table")
+LEFT = (None, "the first that accepts the call: small, wide")
+NOT_ON_CPU = ("reference", "kernels need a Hopper GPU, this is cpu")
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """kernels(*names) gives these ops two kernels each, and the others none."""
+
+    def kernel(name, op):
+        return ops.Kernel(name, op.reference, lambda *_: None, lambda *_: (), because="test")
+
+    def give(*names):
+        for op in ops.MODEL_OPS:
+            rows = (kernel("small", op), kernel("wide", op)) if op.name in names else ()
+            monkeypatch.setattr(op, "kernels", rows)
+
+    give(*BY_KERNELS)
+    return give
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A plan for a GPU needs no GPU; gpu(capability, why not built) makes it another one."""
+
+    def become(capability, not_built=None):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(hopper, "_why_not_built", lambda: not_built)
+
+    monkeypatch.setattr(plan_module, "free_memory", lambda device: 1 << 30)
+    monkeypatch.setattr(plan_module, "device_name", lambda device: str(device))
+    become((9, 0))
+    return become
+
+
+def planned(encoding="mxfp4", device=GPU):
+    source = Source(Path("somewhere"), "hf", ("a.safetensors",))
+    return make_plan(EngineConfig(), MODEL, source, encoding, device)
+
+
+def choices(plan):
+    return {choice.op: (choice.implementation, choice.because) for choice in plan.ops}
+
+
+def others(*names):
+    return [op.name for op in ops.MODEL_OPS if op.name not in names]
+
+
+def test_hopper_runs_the_kernels_there_are(kernels, gpu):
+    plan = planned()
+    expected = dict.fromkeys(BY_KERNELS, LEFT) | dict.fromkeys(others(*BY_KERNELS), NO_KERNEL)
+    assert choices(plan) == expected and plan.is_swizzled
+    assert plan.pins == dict.fromkeys(others(*BY_KERNELS), "reference")
+
+
+def test_dense_experts_run_references(kernels, gpu):
+    plan = planned("bfloat16")
+    dense = ("reference", "no kernel for dense experts")
+    assert choices(plan)["moe_up"] == choices(plan)["moe_down"] == dense
+    assert choices(plan)["route"] == LEFT and choices(plan)["linear"] == NO_KERNEL
+    assert not plan.is_swizzled and plan.pins == dict.fromkeys(others("route"), "reference")
+
+
+@pytest.mark.parametrize(
+    "found, why",
+    [
+        (((8, 0), None), "kernels need compute capability 9.0, cuda:0 has 8.0"),
+        (((10, 0), "no g++"), "kernels need compute capability 9.0, cuda:0 has 10.0"),
+        (((9, 0), "no g++"), "no g++"),
+    ],
+)
+def test_a_gpu_without_kernels_runs_references_and_says_so(kernels, gpu, found, why):
+    assert planned().warning is None
+    gpu(*found)
+    plan = planned()
+    assert plan.warning == f"this GPU runs only references, which are slow: {why}"
+    assert choices(plan)["moe_up"] == choices(plan)["route"] == ("reference", why)
+    assert choices(plan)["linear"] == NO_KERNEL
+    assert not plan.is_swizzled and plan.pins == dict.fromkeys(others(), "reference")
+
+
+def test_the_cpu_runs_references(kernels, gpu):
+    plan = planned(device=CPU)
+    expected = dict.fromkeys(BY_KERNELS, NOT_ON_CPU) | dict.fromkeys(others(*BY_KERNELS), NO_KERNEL)
+    assert choices(plan) == expected and plan.warning is None
+    assert not plan.is_swizzled and plan.pins == dict.fromkeys(others(), "reference")
+
+
+def test_without_kernels_for_experts_their_bytes_stay(kernels, gpu):
+    kernels("route")
+    plan = planned()
+    assert choices(plan)["route"] == LEFT and choices(plan)["moe_up"] == NO_KERNEL
+    assert not plan.is_swizzled
+    kernels("moe_down")
+    assert planned().is_swizzled
+
+
+def test_swizzled_bytes_are_planned(kernels, gpu):
+    """H = 96 leaves half a block of padding in up_weight."""
+    swizzled = random_parameters(CONFIG, "mxfp4", CPU, is_swizzled=True).nbytes
+    assert planned().memory.weight_bytes == parameter_bytes(MODEL, "mxfp4", is_swizzled=True)
+    assert planned().memory.weight_bytes == swizzled > parameter_bytes(MODEL, "mxfp4")
+    kernels()
+    assert planned().memory.weight_bytes == parameter_bytes(MODEL, "mxfp4")
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "gpt-oss-120b"])
+def test_the_published_models_need_no_padding(name):
+    config = read_model_config(packaged_folder(name) / "config.json")
+    plain = parameter_bytes(config, "mxfp4")
+    assert parameter_bytes(config, "mxfp4", is_swizzled=True) == plain
+
+
+def prepare_as_if_on_hopper(monkeypatch, **wishes):
+    """Prepared with a plan of a Hopper GPU, whose weights then load on the CPU."""
+
+    def plan(config, model, source, encoding, device):
+        return make_plan(config, model, source, encoding, GPU)
+
+    monkeypatch.setattr(load_module, "make_plan", plan)
+    return prepare(EngineConfig(devices="cpu", **wishes))
+
+
+@pytest.mark.parametrize("encoding, kind", [("mxfp4", SwizzledWeight), ("bfloat16", torch.Tensor)])
+@pytest.mark.parametrize("load_format", ["auto", "dummy"])
+def test_weights_are_loaded_as_planned(kernels, gpu, monkeypatch, load_format, encoding, kind):
+    wishes = {"model_path": demo_folder(), "load_format": load_format}
+    wishes["quantization_encoding"] = encoding
+    prepared = prepare_as_if_on_hopper(monkeypatch, **wishes)
+    parameters = prepared.make_parameters(None)
+    assert isinstance(parameters.layers[0].up_weight, kind)
+    assert prepared.plan.memory.weight_bytes == parameters.nbytes
+
+
+@pytest.mark.parametrize("load_format", ["auto", "dummy"])
+def test_the_cpu_keeps_the_order_of_the_checkpoint(load_format):
+    wishes = {"model_path": demo_folder(), "load_format": load_format}
+    prepared = prepare(EngineConfig(devices="cpu", **wishes))
+    assert not prepared.plan.is_swizzled
+    assert isinstance(prepared.make_parameters(None).layers[0].up_weight, Mxfp4Weight)

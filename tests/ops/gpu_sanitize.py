@@ -1,0 +1,111 @@
+"""Every kernel at tiny shapes of the same form as gpt-oss, for the sanitizers; takes seconds.
+
+compute-sanitizer --tool memcheck  python3 -m tests.ops.gpu_sanitize
+compute-sanitizer --tool racecheck python3 -m tests.ops.gpu_sanitize
+compute-sanitizer --tool synccheck python3 -m tests.ops.gpu_sanitize
+
+Inputs and expected results are made on the CPU, so that the GPU runs little else than our kernels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from haast.bench.cases import BUILDERS, Draw, read_config
+from haast.bench.machine import why_no_hopper
+from haast.ops import Op, Routing, route
+
+from .gpu_cases import MATMULS, TABLE, Case, Shape, build, compare
+
+SMALL = Shape(num_experts=4, num_active=3, hidden=96, intermediate=160)
+LONG = Shape(num_experts=3, num_active=2, hidden=32, intermediate=1568)
+"""moe_down halves K"""
+TOKENS = (0, 1, 7, 30, 130)
+"""8 and 16 rows a unit, the tall tile and the wide one"""
+ROUTES = ((1, 4, 3), (63, 128, 4), (65, 32, 4), (130, 256, 8))
+"""T, E, A: one block of tokens and several"""
+DTYPES = (torch.bfloat16, torch.float32)
+
+
+def every_symbol() -> set[str]:
+    """CUDA kernels that the tables name, for any number of tokens and any dtype."""
+    config, draw = read_config("gpt-oss-20b"), Draw.on(torch.device("meta"))
+    found: set[str] = set()
+    for op, kernel in TABLE:
+        for num_tokens in (1, 64, 65, 512, 8192):
+            arguments = BUILDERS[op.name](draw, config, num_tokens)
+            found.update(kernel.symbols(*arguments))
+            if op.name == "route":
+                found.update(kernel.symbols(arguments[0].float(), arguments[1]))
+            if op.name == "grouped_matmul":
+                found.update(kernel.symbols(*arguments, torch.float32))
+    return found
+
+
+def cases(op: Op) -> Iterator[Case]:
+    """Of an op that multiplies."""
+    for num_tokens in TOKENS:
+        for dtype in DTYPES if op.name == "grouped_matmul" else DTYPES[:1]:
+            yield Case(SMALL, num_tokens, "gaps" if num_tokens % 2 else "random", out_dtype=dtype)
+    yield Case(LONG, 2)
+    yield Case(LONG, 9, "hot")
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors, also those within a Routing or a weight, to a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Routing) or hasattr(value, "storage"):
+        inside = {f.name: moved(getattr(value, f.name), device) for f in fields(value)}
+        return replace(value, **inside)
+    return value
+
+
+def run_matmuls(device: torch.device) -> set[str]:
+    """Symbols launched; results are compared."""
+    seen: set[str] = set()
+    for op, kernel in MATMULS:
+        for case in cases(op):
+            call = build(op.name, case, torch.device("cpu"))
+            arguments = tuple(moved(value, device) for value in call.args)
+            compare(kernel.fn(*arguments).cpu(), call.exact())
+            seen.update(kernel.symbols(*arguments))
+    return seen
+
+
+def run_routes(device: torch.device) -> set[str]:
+    """Symbols launched; results are compared."""
+    seen: set[str] = set()
+    for num_tokens, num_experts, num_active in ROUTES:
+        for dtype in DTYPES:
+            generator = torch.Generator().manual_seed(num_tokens)
+            logits = torch.randn(num_tokens, num_experts, generator=generator).to(dtype)
+            expected = route.reference(logits, num_active)
+            for kernel in route.kernels:
+                if kernel.rejects(logits.to("meta"), num_active):
+                    continue
+                got = kernel.fn(logits.to(device), num_active)
+                for name in ("expert_ids", "expert_offs", "gather_idx", "scatter_idx"):
+                    same = torch.equal(getattr(got, name).cpu(), getattr(expected, name))
+                    assert same, f"route {num_tokens, num_experts, num_active}: {name}"
+                seen.update(kernel.symbols(logits, num_active))
+    return seen
+
+
+def main() -> None:
+    reason = why_no_hopper()
+    if reason is not None:
+        raise SystemExit(reason)
+    device = torch.device("cuda", 0)
+    seen = run_routes(device) | run_matmuls(device)
+    torch.cuda.synchronize()
+    print("\n".join(sorted(seen)))
+    missing = every_symbol() - seen
+    if missing:
+        raise SystemExit(f"not run: {', '.join(sorted(missing))}")
+
+
+if __name__ == "__main__":
+    main()
