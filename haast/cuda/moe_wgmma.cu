@@ -75,6 +75,11 @@ struct Ring {
 
   __device__ explicit Ring(uint32_t first_phase) : phase(first_phase) {}
 
+  __device__ void make_uniform() {
+    stage = broadcast(stage);
+    phase = broadcast(phase);
+  }
+
   __device__ void next() {
     if (++stage == STAGES) {
       stage = 0;
@@ -189,7 +194,7 @@ __device__ __forceinline__ void decode_part(const Weights<M>& weights, Fragments
 }
 
 template <int N, int M>
-__device__ __forceinline__ void issue_columns(const Fragments<M>& a, uint64_t x, Sums<M>& acc) {
+__device__ __forceinline__ void issue_columns(const Fragments<M>& a, uint32_t x, Sums<M>& acc) {
   wgmma_fence();
 #pragma unroll
   for (int step = 0; step < STEPS<M>; ++step)
@@ -201,7 +206,7 @@ __device__ __forceinline__ void issue_columns(const Fragments<M>& a, uint64_t x,
 // With as many columns as the tile's routed rows need, in units of 16. The choice is made here, not
 // around the loop over K: with one loop for each size, ptxas serialises the wgmmas (C7512).
 template <int M>
-__device__ __forceinline__ void issue(const Fragments<M>& a, uint64_t x, int columns,
+__device__ __forceinline__ void issue(const Fragments<M>& a, uint32_t x, int columns,
                                       Sums<M>& acc) {
 #define HAAST_IF(CONDITION, N) \
   if (CONDITION) return issue_columns<N, M>(a, x, acc);
@@ -291,8 +296,9 @@ __device__ void multiply(const Problem& p, const Shared& s, Finish finish) {
   Ring<Shape<M>::STAGES> ring(0);
   for (int at = blockIdx.x; at < s.first_tile[p.num_experts]; at += gridDim.x) {
     const Tile tile = find_tile<M>(p, s.first_tile, at);
-    const int columns = __shfl_sync(~0u, divide_up(tile.num_rows, 16), 0);  // uniform
+    const int columns = broadcast(divide_up(tile.num_rows, 16));
     finish.enter_tile(tile, s.terms);
+    ring.make_uniform();
     Sums<M> acc;
     clear(acc);
     multiply_tile<M>(s, ring, blocks, columns, acc);

@@ -11,6 +11,12 @@ __device__ __forceinline__ uint32_t smem_u32(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+// A value that all lanes have: the compiler then knows, and keeps it in a uniform register.
+template <class T>
+__device__ __forceinline__ T broadcast(T value) {
+  return __shfl_sync(~0u, value, 0);
+}
+
 // ---- programmatic dependent launch
 
 // Nothing that an earlier kernel of the stream wrote may be read, and nothing that it reads may be

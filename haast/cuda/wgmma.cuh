@@ -20,12 +20,13 @@ __device__ __forceinline__ void wgmma_wait() {
 }
 
 // B tile [n][64] bf16, K contiguous, 128-byte swizzle, 1024-byte aligned: rows of 128 bytes, groups
-// of 8 rows 1024 bytes apart. The k16 step j begins 32 j bytes further.
-__device__ __forceinline__ uint64_t b_descriptor(uint32_t addr) {
-  constexpr uint64_t swizzle_128 = 1ull << 62;
-  constexpr uint64_t group_stride = static_cast<uint64_t>(1024 >> 4) << 32;
-  return swizzle_128 | group_stride | (1ull << 16) | ((addr & 0x3FFFF) >> 4);
+// of 8 rows 1024 bytes apart. This is the low half of its descriptor; the k16 step j is 2 j more.
+__device__ __forceinline__ uint32_t b_descriptor(uint32_t addr) {
+  return (1u << 16) | ((addr & 0x3FFFF) >> 4);
 }
+
+// Swizzle mode 1 (128 bytes) and the stride of groups, 1024 >> 4: the high half.
+#define HAAST_B_HIGH "0x40000040"
 
 // D[64, N] += A[64, 16] B[N, 16]^T, asynchronously.
 template <int N>
@@ -59,18 +60,19 @@ struct Wgmma;
 #define HAAST_D176 HAAST_D160, HAAST_D8(10)
 #define HAAST_D192 HAAST_D176, HAAST_D8(11)
 
-#define HAAST_WGMMA(N, D, R, A0, A1, A2, A3, B)                                                   \
-  template <>                                                                                    \
-  struct Wgmma<N> {                                                                              \
-    template <int SIZE>                                                                          \
-    static __device__ __forceinline__ void run(float (&d)[SIZE], const uint32_t (&a)[4],         \
-                                               uint64_t b) {                                     \
-      asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"                                    \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" R "}, {%" #A0     \
-                   ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", p, 1, 1, 0;\n}\n"                   \
-                   : D                                                                           \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                           \
-    }                                                                                            \
+#define HAAST_WGMMA(N, D, R, A0, A1, A2, A3, B)                                                    \
+  template <>                                                                                      \
+  struct Wgmma<N> {                                                                                \
+    template <int SIZE>                                                                            \
+    static __device__ __forceinline__ void run(float (&d)[SIZE], const uint32_t (&a)[4],           \
+                                               uint32_t b) {                                       \
+      asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.eq.u32 p, 0, 0;\n"                        \
+                   "mov.b64 b, {%" #B ", " HAAST_B_HIGH "};\n"                                     \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" R "}, {%" #A0      \
+                   ", %" #A1 ", %" #A2 ", %" #A3 "}, b, p, 1, 1, 0;\n}\n"                          \
+                   : D                                                                             \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));                          \
+    }                                                                                              \
   };
 
 HAAST_WGMMA(16, HAAST_D16, HAAST_R0, 8, 9, 10, 11, 12)

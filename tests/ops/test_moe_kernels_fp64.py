@@ -124,3 +124,22 @@ def test_limits_of_swiglu(kernel, num_tokens):
         assert (row[:, : len(places)][:, at_limit] == row[:, 1:2]).all(), "up parts beyond 7"
         low = row[:, len(places) :]
         assert (low[:, at_limit] == low[:, 1:2]).all(), "up parts beyond -7"
+
+
+@pytest.mark.parametrize("num_tokens", [3, 15, 500])
+@pytest.mark.parametrize("kernel", moe_up.kernels, ids=name_of)
+def test_nan_stays_nan_and_in_its_rows(kernel, num_tokens):
+    x, *rest = build("moe_up", Case(TAILS, num_tokens)).args
+    x = x.clone()
+    x[1] = torch.nan
+    skip_rejected(kernel, (x, *rest))
+    is_nan = kernel.fn(x, *rest).isnan()
+    has_nan_input = rest[2].gather_idx == 1
+    assert torch.equal(is_nan.all(1), has_nan_input) and torch.equal(is_nan.any(1), has_nan_input)
+
+
+def test_rows_at_an_odd_place_are_refused():
+    x, *rest = build("moe_up", Case(TAILS, 3)).args
+    odd = torch.zeros(x.numel() + 1, dtype=x.dtype, device=DEVICE)[1:].view_as(x)
+    with pytest.raises(ValueError, match="x must begin at a multiple of 16 bytes in memory"):
+        moe_up(odd, *rest)

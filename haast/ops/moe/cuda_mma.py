@@ -14,7 +14,7 @@ from haast.ops.moe.combine import COMBINE, combine
 from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
-MAX_ROWS_PER_EXPERT = 10.0
+MAX_ROWS_PER_EXPERT = 12.0
 """On average; beyond, wgmma is faster (bench/results/moe.jsonl)"""
 MAX_ROWS_OF_N8 = 4.0
 _MODULE = "moe_mma"
