@@ -38,7 +38,7 @@ OUTSIDE = {
     "harmony": {"jinja2", "tokenizers"},
     "llm": {"torch"},
     "coherence": {"torch"},
-    "bench": {"torch"},
+    "bench": {"torch", "matplotlib"},
     "cli": {"click", "rich"},
     "__main__": {"click"},
 }

@@ -65,7 +65,9 @@ def grouped(out: Path | None, **options: Any) -> None:
 @click.option(
     "--iters", "replays", type=click.IntRange(1), default=50, show_default=True, help="Replays."
 )
-@click.option("--plot", type=FILE, metavar="FILE.svg", help="Draw the roofline.")
+@click.option(
+    "--plot", type=FILE, metavar="FILE.png", help="Draw the roofline: .png, .svg or .pdf."
+)
 @OUT
 def moe(against: str | None, plot: Path | None, out: Path | None, **options: Any) -> None:
     """moe_up, moe_down and route over numbers of tokens, with floor, BF16 and maybe a rival.
@@ -76,9 +78,11 @@ def moe(against: str | None, plot: Path | None, out: Path | None, **options: Any
     from haast.bench.cases import read_config
     from haast.bench.machine import document
     from haast.bench.moe import Sweep, measure
-    from haast.bench.plot import roofline
+    from haast.bench.plot import check_plot, roofline
     from haast.bench.report import ceiling_line, heading, points, row_line
 
+    if plot is not None:
+        check_plot(plot)
     config = read_config(options["model"])
     sweep = Sweep(config=config, with_rival=against is not None, **options)
     l2_bytes, ceilings = _start()
@@ -98,7 +102,7 @@ def moe(against: str | None, plot: Path | None, out: Path | None, **options: Any
     )
     if plot is not None:
         title = f"Expert layer of {sweep.model} on {result['gpu']}, {sweep.popularity} routing"
-        plot.write_text(roofline(title, ceilings, points(rows)))
+        roofline(title, ceilings, points(rows)).savefig(plot)
     _finish(result, out)
 
 

@@ -76,5 +76,5 @@ def _large(logits: Tensor, num_active: int) -> Routing:
     return _run(logits, num_active)
 
 
-SMALL = Kernel("cuda_small", _small, _rejects_small, _symbols, because="one launch")
-LARGE = Kernel("cuda_large", _large, _rejects_large, _symbols, because="any number of tokens")
+SMALL = Kernel("cuda_small", _small, _rejects_small, _symbols, because="one launch, 2.3-6 us")
+LARGE = Kernel("cuda_large", _large, _rejects_large, _symbols, because="two launches, 7.2-10.2 us")

@@ -173,8 +173,13 @@ def _grouped(
     return out
 
 
-UP = Kernel("cuda_wgmma", _up, _rejects_up, _symbols_up, because="many rows an expert")
-DOWN = Kernel("cuda_wgmma", _down, _rejects_down, _symbols_down, because="many rows an expert")
+_BECAUSE = "500-606 TFLOP/s from 1024 tokens on; bench/results/moe.jsonl"
+UP = Kernel("cuda_wgmma", _up, _rejects_up, _symbols_up, because=_BECAUSE)
+DOWN = Kernel("cuda_wgmma", _down, _rejects_down, _symbols_down, because=_BECAUSE)
 GROUPED = Kernel(
-    "cuda_wgmma", _grouped, _rejects_grouped, _symbols_grouped, because="many rows an expert"
+    "cuda_wgmma",
+    _grouped,
+    _rejects_grouped,
+    _symbols_grouped,
+    because="1.36 times as fast as BF16 at P=4096; bench/results/grouped.jsonl",
 )
