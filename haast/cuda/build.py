@@ -72,8 +72,11 @@ def find_toolchain() -> Toolchain:
 
 
 def _ptxas_release(ptxas: Path) -> tuple[int, int]:
-    text = subprocess.run([ptxas, "--version"], capture_output=True, text=True, check=True).stdout
-    match = re.search(r"release (\d+)\.(\d+)", text)
+    try:
+        run = subprocess.run([ptxas, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotBuildError(f"{ptxas} does not run here: {error}") from None
+    match = re.search(r"release (\d+)\.(\d+)", run.stdout)
     if match is None:
         raise HaastError(f"{ptxas} does not say its release")
     release = int(match[1]), int(match[2])
@@ -142,6 +145,7 @@ def _compile(
     said = run.stdout + run.stderr
     if run.returncode:
         half.unlink(missing_ok=True)
+        cubin.unlink(missing_ok=True)  # older than its source
         return file.name, said
     half.replace(cubin)
     cubin.with_suffix(".log").write_text(f"key {key}\n{said}")

@@ -23,6 +23,10 @@ DEFAULT_SHARED_BYTES = 48 * 1024
 """What a kernel may ask for without being told that it may have more"""
 
 
+_thread = threading.local()
+_finding = threading.Lock()
+
+
 class KernelError(HaastError):
     """A kernel that cannot be loaded or launched."""
 
@@ -54,10 +58,23 @@ def launch(
     handle = stream.cuda_stream if stream else torch._C._cuda_getCurrentRawStream(device)
     grid = grid if isinstance(grid, tuple) else (grid, 1, 1)
     if device == torch.cuda.current_device():
-        _kernel(module, symbol, device).launch(grid, block, shared_bytes, kinds, values, handle)
+        _bind_thread(device)
+        _found(module, symbol, device).launch(grid, block, shared_bytes, kinds, values, handle)
     else:
         with torch.cuda.device(device):
-            _kernel(module, symbol, device).launch(grid, block, shared_bytes, kinds, values, handle)
+            _found(module, symbol, device).launch(grid, block, shared_bytes, kinds, values, handle)
+
+
+def _bind_thread(device: int) -> None:
+    """A thread in which torch has done no CUDA work has no context, and the driver wants one."""
+    if getattr(_thread, "is_bound", False):
+        return
+    driver = _driver()
+    if not int(_check(driver.cuCtxGetCurrent(), "no CUDA context")):
+        index = _check(driver.cuDeviceGet(device), f"device {device}")
+        context = _check(driver.cuDevicePrimaryCtxRetain(index), f"context of device {device}")
+        _check(driver.cuCtxSetCurrent(context), f"context of device {device}")
+    _thread.is_bound = True
 
 
 @cache
@@ -126,6 +143,12 @@ def _needs(driver: Any) -> str:
         "it needs compute capability 9.0 and driver 580 or newer, which is CUDA 13.0; here is "
         f"{major}.{minor} and CUDA {version // 1000}.{version % 1000 // 10}"
     )
+
+
+def _found(module: str, symbol: str, device: int) -> "_Kernel":
+    """One object for a kernel, also if two threads ask for it at once."""
+    with _finding:
+        return _kernel(module, symbol, device)
 
 
 @cache

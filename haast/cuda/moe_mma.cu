@@ -191,7 +191,7 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// A lane's fragments of NT x 8 rows in its warp's blocks of K: warp, warp + 16, ...
+// A lane's fragments of NT x 8 rows in its warp's blocks of K: warp, warp + MATH_WARPS, ...
 template <int NT>
 struct Rows {
   uint32_t x[WARP_BLOCKS][NT][2][4];

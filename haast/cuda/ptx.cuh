@@ -69,7 +69,7 @@ __device__ __forceinline__ void bulk_load(uint32_t dst, const void* src, int byt
       : "memory");
 }
 
-// The same for bytes that are read once: they leave L2 first.
+// The same for bytes that are hardly read again: they leave L2 first.
 __device__ __forceinline__ void bulk_load_once(uint32_t dst, const void* src, int bytes,
                                                uint32_t bar) {
   constexpr uint64_t evict_first = 0x12F0000000000000;

@@ -3,6 +3,7 @@
 import ctypes
 import struct
 import sys
+import threading
 import types
 from contextlib import nullcontext
 from enum import IntEnum
@@ -38,6 +39,14 @@ class FakeDriver:
         self.calls = []
         self.launches = []
         self.fails = None
+        self.context = 0
+
+    def cuCtxGetCurrent(self):
+        return Result.SUCCESS, self.context
+
+    def cuCtxSetCurrent(self, context):
+        self.context = context
+        return (Result.SUCCESS,)
 
     def __getattr__(self, name):
         def call(*args):
@@ -86,6 +95,7 @@ def driver(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda i: 70 + i, raising=False)
+    monkeypatch.setattr(launcher, "_thread", threading.local())
     for cached in (launcher._library, launcher._kernel, multiprocessors):
         cached.cache_clear()
     yield fake
@@ -112,6 +122,24 @@ def test_arguments_reach_the_kernel(driver):
     assert (config["sharedMemBytes"], other["sharedMemBytes"], config["hStream"]) == (0, 16, 70)
 
 
+def test_a_thread_without_a_context_gets_its_device_s(driver):
+    start()
+    assert driver.context == "cuDevicePrimaryCtxRetain"
+    driver.context = 0
+    start()
+    assert driver.context == 0, "bound once a thread"
+    other = threading.Thread(target=start)
+    other.start()
+    other.join()
+    assert driver.context == "cuDevicePrimaryCtxRetain" and len(driver.launches) == 3
+
+
+def test_a_thread_with_a_context_keeps_it(driver):
+    driver.context = 5
+    start()
+    assert driver.context == 5
+
+
 def test_kernels_may_overlap_with_the_previous_one(driver):
     start()
     config = driver.launches[0][0]
@@ -127,7 +155,8 @@ def test_a_module_is_loaded_once(driver):
     names = [call[0] for call in driver.calls]
     assert names.count("cuLibraryLoadData") == 1 and names.count("cuLibraryGetKernel") == 2
     assert len(driver.launches) == 3
-    assert driver.calls[0][1] == b"code" and driver.calls[1][2] == b"add"
+    loaded = [call for call in driver.calls if call[0].startswith("cuLibrary")]
+    assert loaded[0][1] == b"code" and loaded[1][2] == b"add"
 
 
 def test_shared_memory_is_asked_for_when_there_is_more_than_before(driver):

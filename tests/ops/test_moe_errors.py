@@ -71,7 +71,7 @@ EVERY_OP = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 NO_PAIR = "weight must be swizzled with paired=False; it has paired=True"
 PAIR = "weight must be swizzled with paired=True; it has paired=False"
 SWIZZLED = "weight must be a SwizzledWeight; got "
-TOO_MANY = "weight must be [E, N, K] with at most 256 experts; got "
+TOO_MANY = "weight must be [E, N, K], none of them 0, with at most 256 experts; got "
 OTHER_K = "weight has K = 64, but the rows have "
 
 
@@ -107,6 +107,8 @@ def wrong_weights(n, k, paired):
         ("weight", weight(E, n, 64, paired=paired), OTHER_K),
         ("weight", weight(257, n, k, paired=paired), TOO_MANY),
         ("weight", weight(n, k, paired=paired), TOO_MANY),
+        ("weight", weight(0, n, k, paired=paired), TOO_MANY),
+        ("weight", weight(E, 0, k, paired=paired), TOO_MANY),
         ("weight", replace(fine, storage=fine.storage.char()), "weight.storage must be "),
         ("weight", replace(fine, storage=fine.storage[..., :-1]), "weight.storage must have shape"),
         ("weight", weight(E, n, k, paired=paired, device="cpu"), "weight is on cpu, but "),
@@ -230,3 +232,28 @@ def test_long_k_is_no_error():
     args = (full(T, k), weight(E, 32, k, paired=True), full(E, 32), offs, 7.0)
     assert "takes K up to" in cuda_mma.UP.rejects(*args)
     assert moe_up.choose(*args) is cuda_wgmma.UP.fn
+
+
+def test_no_expert_a_token():
+    nothing = Routing(
+        expert_ids=full(T, 0, dtype=INT),
+        expert_weights=full(T, 0, dtype=F32),
+        expert_offs=full(E + 1, dtype=INT),
+        gather_idx=full(0, dtype=INT),
+        scatter_idx=full(0, dtype=INT),
+    )
+    with pytest.raises(ValueError, match=r"^expert_ids must have at least one expert a token; got"):
+        moe_up(**{**good(moe_up), "routing": nothing})
+
+
+def test_more_tokens_than_can_be_counted():
+    tokens = 2**27 + 1
+    many = Routing(
+        expert_ids=full(tokens, 1, dtype=INT),
+        expert_weights=full(tokens, 1, dtype=F32),
+        expert_offs=full(2, dtype=INT),
+        gather_idx=full(tokens, dtype=INT),
+        scatter_idx=full(tokens, dtype=INT),
+    )
+    with pytest.raises(ValueError, match=f"^h has too many tokens, {tokens}: T [*] H is over 2"):
+        moe_down(full(tokens, 64), weight(1, 32, 64, paired=False), full(1, 32), many)

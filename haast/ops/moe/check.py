@@ -9,6 +9,8 @@ from haast.ops.moe.routing import Routing
 
 MAX_EXPERTS = 256
 MAX_ACTIVE = 32
+MAX_RESULT = 2**32
+"""elements of moe_down's result"""
 ALIGNMENT = 16
 """bytes, of what is copied 16 bytes at a time"""
 
@@ -58,9 +60,9 @@ def check_weight(weight: ExpertWeights, k: int, is_paired: bool) -> SwizzledWeig
         raise ValueError(f"weight has K = {weight.k}, but the rows have {k}")
     storage = weight.layout.storage_shape((*weight.shape,))
     check_tensor("weight.storage", weight.storage, torch.uint8, *storage)
-    if weight.storage.ndim != 4 or len(weight.storage) > MAX_EXPERTS:
+    if weight.storage.ndim != 4 or len(weight.storage) > MAX_EXPERTS or 0 in weight.shape:
         raise ValueError(
-            f"weight must be [E, N, K] with at most {MAX_EXPERTS} experts; got {list(weight.shape)}"
+            f"weight must be [E, N, K], none of them 0, with at most {MAX_EXPERTS} experts; got {list(weight.shape)}"
         )
     return weight
 
@@ -69,6 +71,8 @@ def check_routing(routing: Routing, num_experts: int) -> None:
     """Raises ValueError for a field of another dtype or shape."""
     check_tensor("expert_ids", routing.expert_ids, torch.int32, None, None)
     num_tokens, num_active = routing.expert_ids.shape
+    if num_active < 1:
+        raise ValueError("expert_ids must have at least one expert a token; got [T, 0]")
     num_rows = num_tokens * num_active
     check_tensor("expert_weights", routing.expert_weights, torch.float32, num_tokens, num_active)
     check_tensor("expert_offs", routing.expert_offs, torch.int32, num_experts + 1)
@@ -100,6 +104,8 @@ def check_down(h: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing)
     check_tensor("bias", bias, torch.bfloat16, *known.shape[:2])
     check_routing(routing, known.shape[0])
     check_devices(h=h, weight=known.storage, bias=bias, routing=routing.expert_ids)
+    if len(routing.expert_ids) * known.shape[1] > MAX_RESULT:
+        raise ValueError(f"h has too many tokens, {len(routing.expert_ids)}: T * H is over 2^32")
     return known
 
 

@@ -24,7 +24,7 @@ _SUM_SLOTS = 2
 _MAX_STAGES = 8
 _SHARED_LIMIT = 227 * 1024
 _MAX_BLOCKS = 48
-"""of 64 k: each math warp keeps its part of three rows' blocks in registers"""
+"""of 64 k: 12 math warps keep four of them each, of the routed rows, in registers"""
 
 
 @dataclass(frozen=True)
