@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from haast.cuda.build import CUBINS, why_not_built
-from haast.errors import HaastError
+from haast.cuda.context import KernelError, bind_thread, check
 
 Argument = Tensor | int | float | bytes | None
 Grid = int | tuple[int, int, int]
@@ -23,12 +23,7 @@ DEFAULT_SHARED_BYTES = 48 * 1024
 """What a kernel may ask for without being told that it may have more"""
 
 
-_thread = threading.local()
 _finding = threading.Lock()
-
-
-class KernelError(HaastError):
-    """A kernel that cannot be loaded or launched."""
 
 
 def launch(
@@ -58,23 +53,11 @@ def launch(
     handle = stream.cuda_stream if stream else torch._C._cuda_getCurrentRawStream(device)
     grid = grid if isinstance(grid, tuple) else (grid, 1, 1)
     if device == torch.cuda.current_device():
-        _bind_thread(device)
+        bind_thread(_driver(), device)
         _found(module, symbol, device).launch(grid, block, shared_bytes, kinds, values, handle)
     else:
         with torch.cuda.device(device):
             _found(module, symbol, device).launch(grid, block, shared_bytes, kinds, values, handle)
-
-
-def _bind_thread(device: int) -> None:
-    """A thread in which torch has done no CUDA work has no context, and the driver wants one."""
-    if getattr(_thread, "is_bound", False):
-        return
-    driver = _driver()
-    if not int(_check(driver.cuCtxGetCurrent(), "no CUDA context")):
-        index = _check(driver.cuDeviceGet(device), f"device {device}")
-        context = _check(driver.cuDevicePrimaryCtxRetain(index), f"context of device {device}")
-        _check(driver.cuCtxSetCurrent(context), f"context of device {device}")
-    _thread.is_bound = True
 
 
 @cache
@@ -118,13 +101,6 @@ def _driver() -> Any:
     return driver
 
 
-def _check(result: tuple[Any, ...], what: str) -> Any:
-    """The value of a driver call."""
-    if result[0]:
-        raise KernelError(f"{what}: {result[0].name}")
-    return result[1] if len(result) == 2 else None
-
-
 @cache
 def _library(module: str) -> Any:
     """A cubin in the driver's hands; it serves all devices."""
@@ -133,7 +109,7 @@ def _library(module: str) -> Any:
         raise KernelError(why_not_built() or f"there is no {path.name}")
     driver = _driver()
     result = driver.cuLibraryLoadData(path.read_bytes(), [], [], 0, [], [], 0)
-    return _check(result, f"{path.name} does not load ({_needs(driver)})")
+    return check(result, f"{path.name} does not load ({_needs(driver)})")
 
 
 def _needs(driver: Any) -> str:
@@ -157,9 +133,9 @@ def _kernel(module: str, symbol: str, device: int) -> "_Kernel":
     driver = _driver()
     library = _library(module)
     result = driver.cuLibraryGetKernel(library, symbol.encode())
-    kernel = _check(result, f"{module}.cubin has no kernel {symbol}")
+    kernel = check(result, f"{module}.cubin has no kernel {symbol}")
     # Unlike cuLibraryGetKernel this loads the code now, which would break a capture later.
-    function = _check(driver.cuKernelGetFunction(kernel), f"{module}.cubin {symbol} does not load")
+    function = check(driver.cuKernelGetFunction(kernel), f"{module}.cubin {symbol} does not load")
     return _Kernel(driver, symbol, kernel, function, device)
 
 
@@ -235,9 +211,9 @@ class _Kernel:
     def _allow_shared(self, shared_bytes: int) -> None:
         driver = self.driver
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        device = _check(driver.cuDeviceGet(self.device), f"device {self.device}")
+        device = check(driver.cuDeviceGet(self.device), f"device {self.device}")
         result = driver.cuKernelSetAttribute(attribute, shared_bytes, self.kernel, device)
-        _check(result, f"{self.symbol} cannot have {shared_bytes} shared bytes")
+        check(result, f"{self.symbol} cannot have {shared_bytes} shared bytes")
         self.allowed_shared = shared_bytes
 
     def _pack(self, kinds: list[str], values: list[Value]) -> None:

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from haast.cuda.launcher import KernelError
+from haast.cuda.context import KernelError
 
 _MOST_KEPT = 4096
 _WORD = 4

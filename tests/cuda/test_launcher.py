@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from haast.cuda import launcher
+from haast.cuda import context, launcher
 from haast.cuda.launcher import KernelError, launch, multiprocessors
 from haast.errors import HaastError
 
@@ -95,7 +95,7 @@ def driver(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda i: 70 + i, raising=False)
-    monkeypatch.setattr(launcher, "_thread", threading.local())
+    monkeypatch.setattr(context, "_thread", threading.local())
     for cached in (launcher._library, launcher._kernel, multiprocessors):
         cached.cache_clear()
     yield fake
@@ -120,24 +120,6 @@ def test_arguments_reach_the_kernel(driver):
     assert [config[name] for name in names] == [3, 1, 1, 128, 1, 1]
     assert [other[name] for name in names] == [1, 2, 3, 128, 1, 1]
     assert (config["sharedMemBytes"], other["sharedMemBytes"], config["hStream"]) == (0, 16, 70)
-
-
-def test_a_thread_without_a_context_gets_its_device_s(driver):
-    start()
-    assert driver.context == "cuDevicePrimaryCtxRetain"
-    driver.context = 0
-    start()
-    assert driver.context == 0, "bound once a thread"
-    other = threading.Thread(target=start)
-    other.start()
-    other.join()
-    assert driver.context == "cuDevicePrimaryCtxRetain" and len(driver.launches) == 3
-
-
-def test_a_thread_with_a_context_keeps_it(driver):
-    driver.context = 5
-    start()
-    assert driver.context == 5
 
 
 def test_kernels_may_overlap_with_the_previous_one(driver):

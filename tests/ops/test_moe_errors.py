@@ -232,28 +232,3 @@ def test_long_k_is_no_error():
     args = (full(T, k), weight(E, 32, k, paired=True), full(E, 32), offs, 7.0)
     assert "takes K up to" in cuda_mma.UP.rejects(*args)
     assert moe_up.choose(*args) is cuda_wgmma.UP.fn
-
-
-def test_no_expert_a_token():
-    nothing = Routing(
-        expert_ids=full(T, 0, dtype=INT),
-        expert_weights=full(T, 0, dtype=F32),
-        expert_offs=full(E + 1, dtype=INT),
-        gather_idx=full(0, dtype=INT),
-        scatter_idx=full(0, dtype=INT),
-    )
-    with pytest.raises(ValueError, match=r"^expert_ids must have at least one expert a token; got"):
-        moe_up(**{**good(moe_up), "routing": nothing})
-
-
-def test_more_tokens_than_can_be_counted():
-    tokens = 2**27 + 1
-    many = Routing(
-        expert_ids=full(tokens, 1, dtype=INT),
-        expert_weights=full(tokens, 1, dtype=F32),
-        expert_offs=full(2, dtype=INT),
-        gather_idx=full(tokens, dtype=INT),
-        scatter_idx=full(tokens, dtype=INT),
-    )
-    with pytest.raises(ValueError, match=f"^h has too many tokens, {tokens}: T [*] H is over 2"):
-        moe_down(full(tokens, 64), weight(1, 32, 64, paired=False), full(1, 32), many)

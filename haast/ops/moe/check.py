@@ -62,7 +62,8 @@ def check_weight(weight: ExpertWeights, k: int, is_paired: bool) -> SwizzledWeig
     check_tensor("weight.storage", weight.storage, torch.uint8, *storage)
     if weight.storage.ndim != 4 or len(weight.storage) > MAX_EXPERTS or 0 in weight.shape:
         raise ValueError(
-            f"weight must be [E, N, K], none of them 0, with at most {MAX_EXPERTS} experts; got {list(weight.shape)}"
+            f"weight must be [E, N, K], none of them 0, with at most {MAX_EXPERTS} experts; "
+            f"got {list(weight.shape)}"
         )
     return weight
 
