@@ -94,6 +94,7 @@ def _unpack(symbol: str, args: Sequence[Argument]) -> tuple[int, list[str], list
     return device, kinds, values
 
 
+@cache
 def _driver() -> Any:
     """cuda-bindings, not before a kernel is wanted: importing haast touches no GPU."""
     from cuda.bindings import driver
