@@ -54,7 +54,7 @@ def _geometry(weight: SwizzledWeight, num_rows: int, parts: int) -> _Geometry:
 def _parts(weight: SwizzledWeight, num_rows: int) -> int:
     """K is halved where there are too few tiles to give every SM an equal share."""
     num_experts, tiles, blocks, _ = weight.storage.shape
-    few = min(num_experts, num_rows) * tiles < 8 * 132
+    few = min(num_experts, num_rows) * tiles < 8 * multiprocessors(weight.device)
     return 2 if few and blocks >= 2 * _MATH_WARPS else 1
 
 
