@@ -301,8 +301,7 @@ __device__ void multiply(const Problem& p, const Shared& s, int warp, int lane) 
       rows_phase ^= 1;
     }
     rows.load(s.rows + first * BLOCK_K * 2, s.row_bytes, blocks, warp, lane);
-    __syncwarp();
-    if (lane == 0 && unit.is_last_part()) arrive(s.rows_empty);
+    if (unit.is_last_part()) arrive(s.rows_empty);
     const bool adds_bias = has_bias && unit.part == 0;
     for (int run = unit.skip_part(); run; --run) {
       float acc[NT][2][4] = {};
@@ -378,8 +377,7 @@ __device__ void finish_units(const Problem& p, const Shared& s, int warp, int la
       if (column < unit.num_rows) finish.store(p, unit, g, 2 * n, d.x, d.z);
       if (column + 1 < unit.num_rows) finish.store(p, unit, g, 2 * n + 1, d.y, d.w);
     }
-    __syncwarp();
-    if (lane == 0) arrive(s.sum_empty + 8 * warp);
+    arrive(s.sum_empty + 8 * warp);
   }
 }
 
@@ -393,9 +391,9 @@ __device__ void run(const Problem& p, Finish finish) {
       barrier_init(s.full + 8 * i, 1);
       barrier_init(s.empty + 8 * i, MATH_WARPS);
     }
-    for (int i = 0; i < SUM_SLOTS; ++i) barrier_init(s.sum_empty + 8 * i, 1);
+    for (int i = 0; i < SUM_SLOTS; ++i) barrier_init(s.sum_empty + 8 * i, 32);
     barrier_init(s.rows_full, 1);
-    barrier_init(s.rows_empty, MATH_WARPS);
+    barrier_init(s.rows_empty, MATH_WARPS * 32);
     barrier_init_fence();
   }
   clear_row_tails<NT>(p, memory, s.row_bytes);

@@ -36,11 +36,15 @@ struct Term {
   float weight;
 };
 
-// M m64 tiles a warpgroup and at most ROWS routed rows: what the registers hold.
-template <int M>
+// M_ m64 tiles a warpgroup and at most ROWS_ routed rows: what the registers hold. Groups of wgmmas
+// are committed together: a block of all its tiles where that leaves room for the sums, else half.
+template <int M_, int ROWS_>
 struct Shape {
-  static constexpr int ROWS = 192 / M;
-  static constexpr int ROW_TILES = MATH_WARPS * M;  // of a CTA's tile
+  static constexpr int M = M_;
+  static constexpr int ROWS = ROWS_;
+  static constexpr int PARTS = M * ROWS > 96 && M > 1 ? 2 : 1;  // of a block
+  static constexpr int STEPS = 4 / PARTS;                       // k16 steps of a part
+  static constexpr int ROW_TILES = MATH_WARPS * M;              // of a CTA's tile
   static constexpr int X_BYTES = ROWS * 128;
   static constexpr int W_BYTES = ROW_TILES * BLOCK_BYTES;
   static constexpr int STAGES = M == 1 ? 7 : 8;
@@ -55,9 +59,8 @@ struct Shared {
   int* first_tile;  // [E + 1]
 };
 
-template <int M>
+template <class S>
 __device__ Shared carve(uint8_t* memory) {
-  using S = Shape<M>;
   const uint32_t at = smem_u32(memory);
   return Shared{at,
                 at + S::STAGES * S::X_BYTES,
@@ -89,18 +92,18 @@ struct Ring {
 };
 
 // A lane's accumulators.
-template <int M>
+template <class S>
 struct Sums {
-  float d[M][Shape<M>::ROWS / 2];
+  float d[S::M][S::ROWS / 2];
 };
 
 // Volatile: as constants, the zeros would be kept in uniform registers, of which there are few.
-template <int M>
-__device__ __forceinline__ void clear(Sums<M>& acc) {
+template <class S>
+__device__ __forceinline__ void clear(Sums<S>& acc) {
 #pragma unroll
-  for (int m = 0; m < M; ++m)
+  for (int m = 0; m < S::M; ++m)
 #pragma unroll
-    for (int i = 0; i < Shape<M>::ROWS / 2; ++i)
+    for (int i = 0; i < S::ROWS / 2; ++i)
       asm volatile("mov.f32 %0, 0f00000000;" : "=f"(acc.d[m][i]));
 }
 
@@ -109,7 +112,7 @@ struct Tile {
 };
 
 // Tile `at` of the list: experts in order, then weight rows, then chunks of routed rows of equal size.
-template <int M>
+template <class S>
 __device__ Tile find_tile(const Problem& p, const int* first_tile, int at) {
   const int expert = expert_of(first_tile, p.num_experts, at);
   const int begin = p.offs[expert], rows = p.offs[expert + 1] - begin;
@@ -117,18 +120,17 @@ __device__ Tile find_tile(const Problem& p, const int* first_tile, int at) {
   const int chunk_rows = divide_up(divide_up(rows, chunks), 8) * 8;
   const int local = at - first_tile[expert];
   const int first = local % chunks * chunk_rows;
-  return Tile{expert, local / chunks * Shape<M>::ROW_TILES, begin + first,
+  return Tile{expert, local / chunks * S::ROW_TILES, begin + first,
               min(chunk_rows, rows - first)};
 }
 
 // One warp. Row tiles beyond the expert's and routed rows beyond the chunk come along unused.
-template <int M>
+template <class S>
 __device__ void fill(const Problem& p, const Shared& s, int lane) {
-  using S = Shape<M>;
   const int blocks = divide_up(p.k, BLOCK_K);
   Ring<S::STAGES> ring(1);
   for (int at = blockIdx.x; at < s.first_tile[p.num_experts]; at += gridDim.x) {
-    const Tile tile = find_tile<M>(p, s.first_tile, at);
+    const Tile tile = find_tile<S>(p, s.first_tile, at);
     const int boxes = divide_up(tile.num_rows, BOX_ROWS);
     const int weight_row = tile.expert * p.row_tiles + tile.row_tile;
     const int row = tile.first_row + lane * BOX_ROWS;
@@ -154,89 +156,85 @@ __device__ __forceinline__ void sync_threads(int barrier) {
 
 // ---- multiplying
 
-// A lane's weights of one block: M m64 tiles.
-template <int M>
+// A lane's weights of one block, of all its m64 tiles.
+template <class S>
 struct Weights {
-  uint4 words[M];
-  uint32_t scales[M];
+  uint4 words[S::M];
+  uint32_t scales[S::M];
 
   __device__ __forceinline__ void load(uint32_t at, uint32_t lane) {
 #pragma unroll
-    for (int m = 0; m < M; ++m, at += MATH_WARPS * BLOCK_BYTES) {
+    for (int m = 0; m < S::M; ++m, at += MATH_WARPS * BLOCK_BYTES) {
       words[m] = load_shared16(at + lane * 16);
       scales[m] = load_shared4(at + SCALES_AT + lane / 4 * 4);
     }
   }
 };
 
-// Four wgmmas are committed together: a block of one m64 tile, or half a block of two.
-template <int M>
-constexpr int STEPS = 4 / M;
+template <class S>
+using Fragments = uint32_t[S::M][S::STEPS][4];
 
-template <int M>
-using Fragments = uint32_t[M][STEPS<M>][4];
-
-template <int PART, int M>
-__device__ __forceinline__ void decode_part(const Weights<M>& weights, Fragments<M>& a) {
+template <int PART, class S>
+__device__ __forceinline__ void decode_part(const Weights<S>& weights, Fragments<S>& a) {
 #pragma unroll
-  for (int m = 0; m < M; ++m) {
+  for (int m = 0; m < S::M; ++m) {
     const uint4& words = weights.words[m];
     const Scales scales(weights.scales[m]);
-    if constexpr (M == 1 || PART == 0) {
+    if constexpr (PART == 0) {
       decode<0>(words.x, scales, a[m][0]);
       decode<0>(words.y, scales, a[m][1]);
     }
-    if constexpr (M == 1 || PART == 1) {
-      decode<1>(words.z, scales, a[m][STEPS<M> - 2]);
-      decode<1>(words.w, scales, a[m][STEPS<M> - 1]);
+    if constexpr (PART == S::PARTS - 1) {
+      decode<1>(words.z, scales, a[m][S::STEPS - 2]);
+      decode<1>(words.w, scales, a[m][S::STEPS - 1]);
     }
   }
 }
 
-template <int N, int M>
-__device__ __forceinline__ void issue_columns(const Fragments<M>& a, uint32_t x, Sums<M>& acc) {
+template <int N, class S>
+__device__ __forceinline__ void issue_columns(const Fragments<S>& a, uint32_t x, Sums<S>& acc) {
   wgmma_fence();
 #pragma unroll
-  for (int step = 0; step < STEPS<M>; ++step)
+  for (int step = 0; step < S::STEPS; ++step)
 #pragma unroll
-    for (int m = 0; m < M; ++m) Wgmma<N>::run(acc.d[m], a[m][step], x + 2 * step);
+    for (int m = 0; m < S::M; ++m) Wgmma<N>::run(acc.d[m], a[m][step], x + 2 * step);
   wgmma_commit();
 }
 
 // With as many columns as the tile's routed rows need, in units of 16. The choice is made here, not
 // around the loop over K: with one loop for each size, ptxas serialises the wgmmas (C7512).
-template <int M>
-__device__ __forceinline__ void issue(const Fragments<M>& a, uint32_t x, int columns,
-                                      Sums<M>& acc) {
-#define HAAST_IF(CONDITION, N) \
-  if (CONDITION) return issue_columns<N, M>(a, x, acc);
-  if constexpr (M == 1) {  // the usual sizes first
-    HAAST_IF(columns == 11, 176)
-    HAAST_IF(columns > 11, 192)
-    HAAST_IF(columns == 10, 160)
-    HAAST_IF(columns == 9, 144)
-    HAAST_IF(columns == 8, 128)
-    HAAST_IF(columns == 7, 112)
+template <class S>
+__device__ __forceinline__ void issue(const Fragments<S>& a, uint32_t x, int columns,
+                                      Sums<S>& acc) {
+#define HAAST_IF(CONDITION, N)                            \
+  if constexpr (N <= S::ROWS) {                           \
+    if (CONDITION) return issue_columns<N, S>(a, x, acc); \
   }
-  HAAST_IF(columns == 1, 16)
+  HAAST_IF(columns == 11, 176)  // the usual sizes first
+  HAAST_IF(columns > 11, 192)
+  HAAST_IF(columns == 10, 160)
+  HAAST_IF(columns == 9, 144)
+  HAAST_IF(columns == 8, 128)
+  HAAST_IF(columns == 7, 112)
   HAAST_IF(columns == 2, 32)
   HAAST_IF(columns == 3, 48)
   HAAST_IF(columns == 4, 64)
   HAAST_IF(columns == 5, 80)
+  HAAST_IF(columns == 6, 96)
 #undef HAAST_IF
-  issue_columns<96, M>(a, x, acc);
+  issue_columns<16, S>(a, x, acc);
 }
 
 // A warp's way through the blocks of one tile, in groups of four wgmmas.
-template <int M>
+template <class S>
 struct Walk {
   const Shared& s;
-  Ring<Shape<M>::STAGES>& ring;
-  Weights<M> weights;  // of the current block
+  Ring<S::STAGES>& ring;
+  Weights<S> weights;  // of the current block
   uint32_t lane, own_weights;
   uint32_t previous = 0;  // barrier of the stage that wgmmas may still read
 
-  __device__ __forceinline__ Walk(const Shared& shared, Ring<Shape<M>::STAGES>& its_ring)
+  __device__ __forceinline__ Walk(const Shared& shared, Ring<S::STAGES>& its_ring)
       : s(shared), ring(its_ring), lane(threadIdx.x % 32) {
     own_weights = s.w + threadIdx.x / 32 * BLOCK_BYTES;
     load();
@@ -244,19 +242,19 @@ struct Walk {
 
   __device__ __forceinline__ void load() {
     wait(s.full + 8 * ring.stage, ring.phase);
-    weights.load(own_weights + ring.stage * Shape<M>::W_BYTES, lane);
+    weights.load(own_weights + ring.stage * S::W_BYTES, lane);
   }
 
   // PART of the current block: decoded into `a` while the group before runs, then issued. After the
   // last part the next block is loaded. Leaves this group in flight, and no other.
   template <int PART>
-  __device__ __forceinline__ void group(Fragments<M>& a, int columns, bool has_next,
-                                        Sums<M>& acc) {
+  __device__ __forceinline__ void group(Fragments<S>& a, int columns, bool has_next,
+                                        Sums<S>& acc) {
     const uint32_t empty = s.empty + 8 * ring.stage;
-    const uint32_t x = s.x + ring.stage * Shape<M>::X_BYTES;
-    decode_part<PART, M>(weights, a);
-    issue<M>(a, b_descriptor(x) + 4 * PART, columns, acc);
-    if constexpr (PART == M - 1) {
+    const uint32_t x = s.x + ring.stage * S::X_BYTES;
+    decode_part<PART, S>(weights, a);
+    issue<S>(a, b_descriptor(x) + 4 * PART, columns, acc);
+    if constexpr (PART == S::PARTS - 1) {
       ring.next();
       if (has_next) load();
     }
@@ -272,50 +270,50 @@ struct Walk {
 };
 
 // All of K for one tile. The fragments of one group are decoded while wgmmas read the other's.
-template <int M>
-__device__ __forceinline__ void multiply_tile(const Shared& s, Ring<Shape<M>::STAGES>& ring,
-                                              int blocks, int columns, Sums<M>& acc) {
-  Fragments<M> a[2];
-  Walk<M> walk(s, ring);
+template <class S>
+__device__ __forceinline__ void multiply_tile(const Shared& s, Ring<S::STAGES>& ring,
+                                              int blocks, int columns, Sums<S>& acc) {
+  Fragments<S> a[2];
+  Walk<S> walk(s, ring);
   for (int left = blocks; left;) {
     --left;
     walk.template group<0>(a[0], columns, left, acc);
-    if constexpr (M == 1) {
+    if constexpr (S::PARTS == 1) {
       if (!left) break;
       --left;
     }
-    walk.template group<M - 1>(a[1], columns, left, acc);
+    walk.template group<S::PARTS - 1>(a[1], columns, left, acc);
   }
   walk.finish();
 }
 
-template <int M, class Finish>
+template <class S, class Finish>
 __device__ void multiply(const Problem& p, const Shared& s, Finish finish) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int blocks = divide_up(p.k, BLOCK_K);
-  Ring<Shape<M>::STAGES> ring(0);
+  Ring<S::STAGES> ring(0);
   for (int at = blockIdx.x; at < s.first_tile[p.num_experts]; at += gridDim.x) {
-    const Tile tile = find_tile<M>(p, s.first_tile, at);
+    const Tile tile = find_tile<S>(p, s.first_tile, at);
     const int columns = broadcast(divide_up(tile.num_rows, 16));
     finish.enter_tile(tile, s.terms);
     ring.make_uniform();
-    Sums<M> acc;
+    Sums<S> acc;
     clear(acc);
-    multiply_tile<M>(s, ring, blocks, columns, acc);
+    multiply_tile<S>(s, ring, blocks, columns, acc);
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < S::M; ++m) {
       const int row_tile = tile.row_tile + m * MATH_WARPS + warp;
       if (row_tile < p.row_tiles) finish.run(p, tile, row_tile, lane, s.terms, acc.d[m]);
     }
   }
 }
 
-template <int M, class Finish>
+template <class S, class Finish>
 __device__ void run(const Problem& p, Finish finish) {
   extern __shared__ __align__(1024) uint8_t memory[];
-  const Shared s = carve<M>(memory);
+  const Shared s = carve<S>(memory);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < Shape<M>::STAGES; ++i) {
+    for (int i = 0; i < S::STAGES; ++i) {
       barrier_init(s.full + 8 * i, 1);
       barrier_init(s.empty + 8 * i, MATH_WARPS);
     }
@@ -324,7 +322,7 @@ __device__ void run(const Problem& p, Finish finish) {
   let_next_kernel_start();
   wait_for_previous_kernel();
   if (threadIdx.x < 32) {
-    const int columns = divide_up(p.row_tiles, Shape<M>::ROW_TILES);
+    const int columns = divide_up(p.row_tiles, S::ROW_TILES);
     list_work(p.offs, p.num_experts, s.first_tile, threadIdx.x,
               [&](int rows) { return divide_up(rows, p.max_rows) * columns; });
   }
@@ -332,10 +330,10 @@ __device__ void run(const Problem& p, Finish finish) {
   if (threadIdx.x >= MATH_GROUPS * GROUP_THREADS) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(FILL_REGISTERS));
     const int thread = threadIdx.x - MATH_GROUPS * GROUP_THREADS;
-    if (thread < 32) fill<M>(p, s, thread);
+    if (thread < 32) fill<S>(p, s, thread);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MATH_REGISTERS));
-    multiply<M>(p, s, finish);
+    multiply<S>(p, s, finish);
   }
 }
 
@@ -446,20 +444,23 @@ struct FinishPlain {
   haast::Problem{&x, &weight, bias, offs, num_experts, k, row_tiles, max_rows}
 #define HAAST_KERNEL extern "C" __global__ void __launch_bounds__(haast::THREADS, 1)
 
-#define HAAST_KERNELS(M, SUFFIX)                                                                 \
+#define HAAST_KERNELS(M, ROWS, SUFFIX)                                                           \
   HAAST_KERNEL moe_up_wgmma_##SUFFIX(HAAST_PROBLEM, haast::bf16* out, float limit) {             \
-    haast::run<M>(HAAST_PROBLEM_VALUES, haast::FinishUp{out, limit});                            \
+    haast::run<haast::Shape<M, ROWS>>(HAAST_PROBLEM_VALUES, haast::FinishUp{out, limit});        \
   }                                                                                              \
   HAAST_KERNEL moe_down_wgmma_##SUFFIX(HAAST_PROBLEM, float* out, const float* expert_weights,   \
                                        const int* scatter) {                                     \
-    haast::run<M>(HAAST_PROBLEM_VALUES, haast::FinishDown{out, expert_weights, scatter});        \
+    haast::run<haast::Shape<M, ROWS>>(HAAST_PROBLEM_VALUES,                                      \
+      haast::FinishDown{out, expert_weights, scatter});                                          \
   }                                                                                              \
   HAAST_KERNEL grouped_wgmma_##SUFFIX##_bf16(HAAST_PROBLEM, haast::bf16* out) {                  \
-    haast::run<M>(HAAST_PROBLEM_VALUES, haast::FinishPlain<haast::bf16>{out});                   \
+    haast::run<haast::Shape<M, ROWS>>(HAAST_PROBLEM_VALUES,                                      \
+      haast::FinishPlain<haast::bf16>{out});                                                     \
   }                                                                                              \
   HAAST_KERNEL grouped_wgmma_##SUFFIX##_fp32(HAAST_PROBLEM, float* out) {                        \
-    haast::run<M>(HAAST_PROBLEM_VALUES, haast::FinishPlain<float>{out});                         \
+    haast::run<haast::Shape<M, ROWS>>(HAAST_PROBLEM_VALUES, haast::FinishPlain<float>{out});     \
   }
 
-HAAST_KERNELS(1, n192)
-HAAST_KERNELS(2, n96)
+HAAST_KERNELS(1, 192, n192)
+HAAST_KERNELS(2, 96, n96)
+HAAST_KERNELS(2, 48, n48)

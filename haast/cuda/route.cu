@@ -9,7 +9,6 @@ namespace {
 constexpr int CTA_TOKENS = 64;
 constexpr int WARPS = 32;
 constexpr int THREADS = WARPS * 32;
-constexpr int LANE_EXPERTS = MAX_EXPERTS / 32;
 
 struct Routing {
   int* ids;        // [T, A]
@@ -53,9 +52,9 @@ __device__ __forceinline__ float value_of(uint32_t key) {
   return __uint_as_float(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
 }
 
-// One warp, one token: lane c returns choice c (expert and key), largest first, ties to the lower
-// expert.
-template <class T>
+// One warp, one token of up to 32 LANE_EXPERTS experts: lane c returns choice c (expert and key),
+// largest first, ties to the lower expert.
+template <int LANE_EXPERTS, class T>
 __device__ void choose(const T* logits, int num_experts, int choices, int lane, int& expert,
                        uint32_t& key) {
   uint32_t keys[LANE_EXPERTS];
@@ -82,6 +81,15 @@ __device__ void choose(const T* logits, int num_experts, int choices, int lane, 
       key = best;
     }
   }
+}
+
+// With no more keys a lane than the experts need.
+template <class T>
+__device__ void choose(const T* logits, int num_experts, int choices, int lane, int& expert,
+                       uint32_t& key) {
+  if (num_experts <= 32) return choose<1>(logits, num_experts, choices, lane, expert, key);
+  if (num_experts <= 128) return choose<4>(logits, num_experts, choices, lane, expert, key);
+  choose<MAX_EXPERTS / 32>(logits, num_experts, choices, lane, expert, key);
 }
 
 // The 64 tokens from `first`: ids and weights; masks of who chose whom. Warp w takes tokens w and

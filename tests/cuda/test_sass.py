@@ -22,6 +22,7 @@ LIMITS = (
     Limit(r"route_choose_\w+", registers=56),
     Limit(r"moe_(up|down)_mma_n8", registers=96, per_mma=24.0, needs=RING),
     Limit(r"moe_(up|down)_mma_n16", registers=128, per_mma=12.5, needs=RING),
+    Limit(r"(grouped|moe_(up|down))_wgmma_n48\w*", registers=128, per_mma=25.0),
     Limit(r"(grouped|moe_(up|down))_wgmma_n96\w*", registers=128, per_mma=32.0),
     Limit(r"(grouped|moe_(up|down))_wgmma_n192\w*", registers=128, per_mma=40.0),
 )

@@ -22,8 +22,8 @@ from .gpu_cases import MATMULS, TABLE, Case, Shape, build, compare
 SMALL = Shape(num_experts=4, num_active=3, hidden=96, intermediate=160)
 LONG = Shape(num_experts=3, num_active=2, hidden=32, intermediate=1568)
 """moe_down halves K"""
-TOKENS = (0, 1, 7, 30, 130)
-"""8 and 16 rows a unit, the tall tile and the wide one"""
+TOKENS = (0, 1, 7, 30, 70, 130)
+"""8 and 16 rows a unit, then a tile of each size"""
 ROUTES = ((1, 4, 3), (63, 128, 4), (65, 32, 4), (130, 256, 8))
 """T, E, A: one block of tokens and several"""
 DTYPES = (torch.bfloat16, torch.float32)

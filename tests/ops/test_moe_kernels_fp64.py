@@ -26,7 +26,7 @@ from .gpu_cases import (
     table,
 )
 
-TOKENS = (0, 1, 2, 3, 5, 8, 17, 63, 64, 65, 127, 129, 500, 1000, 4099)
+TOKENS = (0, 1, 2, 3, 5, 8, 17, 63, 64, 65, 127, 129, 300, 500, 1000, 2000, 4099)
 SPREADS = ("random", "hot", "gaps")
 TAILS = Shape(num_experts=5, num_active=3, hidden=352, intermediate=224)
 """both K end in half a block"""

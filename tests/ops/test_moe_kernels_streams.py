@@ -25,8 +25,8 @@ from .gpu_cases import (
 
 H, I, E, A = 352, 224, 16, 3
 LAYERS = 50
-TOKENS = (1, 5, 30, 100, 500)
-"""few rows an expert in 8 and in 16, one block of tokens and several, the tall tile and the wide"""
+TOKENS = (1, 5, 30, 100, 300, 500)
+"""few rows an expert in 8 and in 16, one block of tokens and several, a tile of each size"""
 REPLAYS = 200
 CHAINS = 100
 UP_SCALE, DOWN_SCALE = 123, 119

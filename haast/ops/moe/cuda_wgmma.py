@@ -17,7 +17,7 @@ from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
 GATHER = "moe_gather"
-_GATHER_ROWS = 8
+_GATHER_THREADS = 192
 _MODULE = "moe_wgmma"
 _THREADS = 512
 
@@ -40,16 +40,20 @@ class _Variant:
         return self.stages * (stage + 16) + self.rows * 3 * 8
 
 
+_LOW = _Variant("n48", rows=48, row_tiles=24, stages=8)
 _TALL = _Variant("n96", rows=96, row_tiles=24, stages=8)
 _WIDE = _Variant("n192", rows=192, row_tiles=12, stages=7)
 _SLACK = 1.25
 """Over an even share, so that most experts need no further chunk"""
-MAX_ROWS_OF_TALL = 80.0
+MAX_ROWS_OF_LOW, MAX_ROWS_OF_TALL = 36.0, 80.0
 """On average an expert, so that most experts have one tile only"""
 
 
 def _variant(weight: SwizzledWeight, num_rows: int) -> _Variant:
-    return _TALL if num_rows <= MAX_ROWS_OF_TALL * weight.shape[0] else _WIDE
+    mean = num_rows / weight.shape[0]
+    if mean <= MAX_ROWS_OF_LOW:
+        return _LOW
+    return _TALL if mean <= MAX_ROWS_OF_TALL else _WIDE
 
 
 def _max_rows(weight: SwizzledWeight, num_rows: int, variant: _Variant) -> int:
@@ -92,10 +96,10 @@ def _gather(x: Tensor, gather_idx: Tensor) -> Tensor:
     launch(
         GATHER,
         GATHER,
-        grid=-(-len(out) // _GATHER_ROWS),
-        block=32 * _GATHER_ROWS,
+        grid=len(out),
+        block=_GATHER_THREADS,
         shared_bytes=0,
-        args=(x, gather_idx, out, len(out), x.shape[1] // 8),
+        args=(x, gather_idx, out, x.shape[1] // 8),
     )
     return out
 
