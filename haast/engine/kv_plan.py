@@ -52,8 +52,10 @@ class KVSizes:
         return -(-num_positions // self.page_size)
 
     def window_pages(self, num_pages: int, num_running: int) -> int:
-        """Sliding pages beside so many full ones if that many more are held by running requests."""
-        return num_running - (-num_pages // CACHED_SHARE)
+        """Sliding pages beside so many full ones where running requests hold up to `num_running`;
+        never more than full ones, since who holds a sliding page holds a full one as well.
+        """
+        return min(num_pages, num_running - (-num_pages // CACHED_SHARE))
 
     def bytes(self, num_pages: int, num_running: int) -> int:
         """Of both pools."""
@@ -62,6 +64,9 @@ class KVSizes:
 
     def most_pages(self, budget_bytes: int, num_running: int) -> int:
         """Full pages that a budget buys, 0 or less if none."""
+        equal = budget_bytes // (self.page_bytes + self.window_page_bytes)
+        if self.window_pages(equal, num_running) == equal:
+            return equal
         left = budget_bytes - num_running * self.window_page_bytes
         count = left * CACHED_SHARE // (self.page_bytes * CACHED_SHARE + self.window_page_bytes)
         while count > 0 and self.bytes(count, num_running) > budget_bytes:
@@ -93,12 +98,11 @@ def plan_kv(
     chunks = sizes.pages_for(min(max_batch_input_tokens, max_batch_size * max_length))
     choices = [(max_batch_size, max_batch_size * each + chunks)]
     choices += [(batch, batch * each) for batch in range(max_batch_size, 0, -1)]
-    for batch, num_running in choices:
-        most = sizes.most_pages(budget_bytes, num_running)
-        if most >= length_pages:
-            break
-    else:
+    fitting = (c for c in choices if sizes.most_pages(budget_bytes, c[1]) >= length_pages)
+    batch, num_running = next(fitting, (0, 0))
+    if not batch:
         raise ConfigError(_too_little(sizes, budget_bytes, max_length))
+    most = sizes.most_pages(budget_bytes, num_running)
     num_pages = min(most, ROUNDS * batch * length_pages)
     return KVPlan(
         num_pages=num_pages,
