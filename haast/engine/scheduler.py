@@ -57,11 +57,12 @@ class Scheduler:
         """
         self._look_after_chunked()
         while True:
+            num_preemptions = self.num_preemptions
             step = self._fill()
-            if step.requests:
-                return step
-            if not is_idle:
-                return None
+            if step.requests or not is_idle:
+                return step if step.requests else None
+            if self.num_preemptions > num_preemptions:
+                continue  # what was taken from the last in order is there for the others
             if self.num_running < 2:
                 assert not self.num_running and not self.waiting, self._describe()
                 return None

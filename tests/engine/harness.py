@@ -112,6 +112,7 @@ class Harness:
         for pool in (self.kv.full, self.kv.sliding):
             assert pool.num_free + pool.num_cached == pool.num_pages and pool.num_held == 0
         assert set(self.last) == set(self.requests)
+        assert {r for r in self.requests if r.error is not None} <= self.runner.failed
         assert self.runner.known == {} and not self.runner.unwaited
 
     def check_outputs(self):

@@ -80,6 +80,7 @@ class Job:
         while self.result is None:
             self.runner.run_next()
         if self.error is not None:
+            self.runner.is_broken = bool(self.runner.unwaited)
             raise self.error
         return self.result
 
@@ -101,18 +102,25 @@ class OracleRunner:
         self.launch_errors = {}
         self.wait_errors = {}
         """number of a step, from 1 -> what it raises"""
+        self.failed = set()
+        """requests of steps that raised or came after one that did"""
+        self.is_broken = False
+        """from a step that failed until all that were launched have been waited for"""
         self.alive = True
 
     def is_alive(self):
         return self.alive
 
     def forget(self, request):
-        demand(request in self.known, "forgotten but never seen", request)
-        del self.known[request]
+        demand(request in self.known or request in self.failed, "never seen", request)
+        self.known.pop(request, None)
 
     def launch(self, step):
         self.num_steps += 1
+        for request, start in zip(step.requests, step.starts, strict=True):
+            self.first_start.setdefault(request, start)
         if self.num_steps in self.launch_errors:
+            self.failed |= set(step.requests)
             raise self.launch_errors[self.num_steps]
         rows = [self.copy_row(step, index) for index in range(len(step.requests))]
         demand(step.num_tokens == sum(step.counts) == len(step.token_ids()), "token count")
@@ -148,7 +156,6 @@ class OracleRunner:
             demand(all(new in (old, None) for old, new in pairs), "window pages changed")
         else:
             demand(not is_decode and start % PAGE_SIZE == 0, "a new row is a chunk after a hit")
-            self.first_start.setdefault(request, start)
         self.known[request] = (start + count, pages, window_pages)
         self.num_computed += count
         samples = step.samples[index]
@@ -160,6 +167,11 @@ class OracleRunner:
         for label, page in job.poison:
             self.slots[label, page] = [POISON] * PAGE_SIZE
         previous, self.samples = self.samples, []
+        if self.is_broken:
+            job.error = RuntimeError("an earlier step failed")
+        if job.error is not None:
+            self.spoil(job)
+            return
         for row in self.random.sample(job.rows, len(job.rows)):
             self.write(row, previous)
         token_ids, logprobs = [], []
@@ -170,6 +182,17 @@ class OracleRunner:
                 logprobs.append(None if count is None else logprobs_of(token_ids[-1], count))
         self.samples = token_ids
         job.result = StepResult(token_ids, logprobs if any(logprobs) else None)
+
+    def spoil(self, job):
+        """A failed step: what it should have written is lost, and what it should have sampled."""
+        for row in job.rows:
+            for position in range(row.start, row.start + row.count):
+                index, offset = divmod(position, PAGE_SIZE)
+                self.slots["full", row.pages[index]][offset] = POISON
+                self.slots["sliding", row.window_pages[index]][offset] = POISON
+        later = [row for other in self.unwaited for row in other.rows]
+        self.failed |= {row.request for row in [*job.rows, *later]}
+        self.is_broken, job.result = True, StepResult([])
 
     def write(self, row, previous):
         ids = row.token_ids if row.input_row < 0 else [previous[row.input_row]]

@@ -12,7 +12,7 @@ from .oracle_runner import PAGE_SIZE, VOCAB
 
 NUM_BLOCKS = 20
 TRACES_PER_BLOCK = 500
-MAX_LENGTH = 40
+MAX_LENGTH = 48
 
 
 def random_harness(random):
@@ -39,7 +39,7 @@ def random_submit(random, harness, stems):
     if harness.requests and random.random() < 0.2:  # another turn of a conversation
         before = random.choice(harness.requests)
         prompt = [*before.prompt_ids, *before.output_ids, *prompt[:2]][: MAX_LENGTH - 8]
-    num_tokens = random.choice([1, 2, 4, 8, 12])
+    num_tokens = random.choice([1, 2, 4, 8, 12, 20])
     num_tokens = min(num_tokens, MAX_LENGTH - len(prompt))
     try:
         harness.submit(
@@ -60,9 +60,17 @@ def random_submit(random, harness, stems):
         assert pages > kv.full.num_pages or min(pages, 3) > kv.sliding.num_pages
 
 
+def add_fault(random, runner):
+    """One step raises, when it is launched or when its result is waited for."""
+    errors = random.choice([runner.launch_errors, runner.wait_errors])
+    errors[random.randint(1, 20)] = RuntimeError("planted")
+
+
 def run_trace(seed):
     random = Random(seed)
     harness = random_harness(random)
+    if random.random() < 0.15:
+        add_fault(random, harness.runner)
     stems = [random.choices(range(VOCAB), k=random.randint(4, 20)) for _ in range(2)]
     for _ in range(random.randint(2, 6)):
         random_submit(random, harness, stems)
@@ -75,6 +83,7 @@ def run_trace(seed):
     limits = harness.engine.limits
     assert harness.runner.max_rows <= limits.max_batch_size
     assert harness.runner.max_tokens <= limits.max_batch_input_tokens
+    assert limits.enable_in_flight_batching or not harness.runner.num_mixed
     return harness
 
 
@@ -95,4 +104,4 @@ def test_every_request_gets_what_it_would_get_alone(block):
         seen["mixed"] += harness.runner.num_mixed > 0
         seen.update({r.finish_reason for r in harness.requests})
     rare = {what: count for what, count in seen.items() if count < TRACES_PER_BLOCK // 20}
-    assert not rare and len(seen) == 8, seen
+    assert not rare and len(seen) == 9, seen
