@@ -9,6 +9,7 @@ from haast.errors import HaastError
 Encoding = Literal["mxfp4", "bfloat16"]
 EncodingWish = Literal["auto", "mxfp4", "float4_e2m1fnx2", "bfloat16"]
 LoadFormat = Literal["auto", "dummy"]
+PAGE_SIZES = (64, 128, 256)
 
 
 class ConfigError(HaastError):
@@ -68,6 +69,15 @@ class EngineConfig:
     chat_template: Path | None = None
     custom_architectures: tuple[str, ...] = ()
     load_format: LoadFormat = "auto"
+    max_batch_input_tokens: int = 8192
+    """tokens that one step computes at most, over all its requests"""
+    enable_in_flight_batching: bool = True
+    """whether a step may decode some requests and read the prompts of others"""
+    enable_prefix_caching: bool = True
+    """whether a request finds keys and values that an earlier one computed for the same prefix"""
+    kv_cache_page_size: int = 128
+    max_queue_size: int = 4096
+    """requests that may wait; further ones are refused"""
 
     def __post_init__(self) -> None:
         if not 0 < self.device_memory_utilization <= 1:
@@ -75,10 +85,20 @@ class EngineConfig:
                 "device_memory_utilization must lie in (0, 1]; "
                 f"got {self.device_memory_utilization:g}"
             )
-        for name in ("max_batch_size", "max_length"):
+        for name in ("max_batch_size", "max_length", "max_batch_input_tokens", "max_queue_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1; got {value}")
+        if self.max_batch_input_tokens < self.max_batch_size:
+            raise ConfigError(
+                "max_batch_input_tokens must be at least max_batch_size, so that every request can "
+                f"decode; got {self.max_batch_input_tokens} and {self.max_batch_size}"
+            )
+        if self.kv_cache_page_size not in PAGE_SIZES:
+            raise ConfigError(
+                f"kv_cache_page_size must be {', '.join(map(str, PAGE_SIZES[:-1]))} or "
+                f"{PAGE_SIZES[-1]}; got {self.kv_cache_page_size}"
+            )
 
 
 @dataclass(frozen=True)

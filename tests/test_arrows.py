@@ -43,7 +43,26 @@ OUTSIDE = {
     "__main__": {"click"},
 }
 """Part of haast -> what it may import that is neither haast nor the standard library"""
-PURE = ("engine/request.py", "engine/random.py", "cuda/build.py")
+PURE = (
+    "cuda/build.py",
+    *(
+        f"engine/{name}.py"
+        for name in (
+            "engine",
+            "intake",
+            "kv_pages",
+            "kv_plan",
+            "pages",
+            "prefix_cache",
+            "random",
+            "request",
+            "sampling_params",
+            "scheduler",
+            "step",
+            "waiting",
+        )
+    ),
+)
 """Files of parts that may import torch which must not"""
 
 

@@ -2,87 +2,116 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from enum import Enum
+from typing import Literal, NamedTuple
 
+from haast.engine.sampling_params import SamplingError, SamplingParams
 from haast.errors import HaastError
 
-FinishReason = Literal["stop", "length"]
+__all__ = [
+    "FinishReason",
+    "QueueFullError",
+    "Request",
+    "RequestError",
+    "SamplingError",
+    "SamplingParams",
+    "Status",
+    "TokenLogprobs",
+]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+"""stop: a stop token; length: max_new_tokens; cancelled: by its user; error: a step failed"""
 
 
-class SamplingError(HaastError):
-    """A sampling setting outside its range."""
+class RequestError(HaastError):
+    """A request that this engine can never run."""
 
 
-@dataclass(frozen=True)
-class SamplingParams:
-    """How to pick tokens and when to stop. The defaults are the ones gpt-oss was tuned with.
+class QueueFullError(HaastError):
+    """Too many requests wait; the same one may be taken later."""
 
-    temperature     0 = always the most likely token
-    top_k           keep the k most likely tokens; None = all
-    top_p           then keep the most likely tokens up to this mass, in (0, 1]
-    min_p           then drop tokens less likely than this share of the most likely, in [0, 1]
-    seed            None = a different stream every time
-    max_new_tokens  None = as many as fit
-    stop            texts that end the answer, which they are not part of; never sought in reasoning
-    ignore_eos      go on after the model's own stop tokens
-    Raises SamplingError naming the setting, its value and what is allowed.
+
+class Status(Enum):
+    """Where the scheduler keeps a request."""
+
+    PARKED = "parked"
+    """waits for a sibling to compute the prompt that they share"""
+    WAITING = "waiting"
+    PREFILLING = "prefilling"
+    DECODING = "decoding"
+    ENDED = "ended"
+
+
+class TokenLogprobs(NamedTuple):
+    """Log-probability of a generated token, and (token id, log-probability) of the likeliest."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One generation in progress; equal only to itself.
+
+    The first group is what was asked for, the second what came of it. The rest is bookkeeping of
+    the engine: `pages` are those of full-attention layers and `window_pages` those of sliding
+    layers; entry i of either holds positions [i * page_size, (i + 1) * page_size), and is None once
+    these have left the window.
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int | None = None
-    max_new_tokens: int | None = None
-    stop: str | Sequence[str] = ()
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        whole = ("top_k", "seed", "max_new_tokens")
-        for name in (*whole, "temperature", "top_p", "min_p"):
-            self._check_type(name, int if name in whole else (int, float))
-        checks = (
-            ("temperature", 0 <= self.temperature < float("inf"), "a finite number >= 0"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
-            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
-            ("min_p", 0 <= self.min_p <= 1, "in [0, 1]"),
-            ("seed", self.seed is None or 0 <= self.seed < 1 << 64, "in [0, 2^64)"),
-            (
-                "max_new_tokens",
-                self.max_new_tokens is None or self.max_new_tokens >= 1,
-                "at least 1",
-            ),
-            ("stop", self.stop != "" and all(self.stop), "one or more texts, none empty"),
-        )
-        for name, holds, allowed in checks:
-            if not holds:
-                raise SamplingError(f"{name} must be {allowed}; got {getattr(self, name)!r}")
-
-    def _check_type(self, name: str, kinds: type | tuple[type, ...]) -> None:
-        value = getattr(self, name)
-        is_absent = value is None and getattr(SamplingParams, name) is None
-        if not is_absent and (not isinstance(value, kinds) or isinstance(value, bool)):
-            allowed = "a whole number" if kinds is int else "a number"
-            raise SamplingError(f"{name} must be {allowed}; got {value!r}")
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-
-
-@dataclass(eq=False)
-class Request:
-    """One generation in progress; equal only to itself."""
-
-    prompt_ids: Sequence[int]
+    prompt_ids: Sequence[int] = field(repr=False)
     params: SamplingParams
     seed: int
     max_new_tokens: int
     stop_ids: frozenset[int]
+    """the model's own stop tokens"""
+    priority: int = 0
+    """lower = sooner"""
+    salt: str | None = field(default=None, repr=False)
+    """requests share cached prefixes only with those of the same salt"""
+
     output_ids: list[int] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
-    num_computed: int = 0
+    logprobs: list[TokenLogprobs] = field(default_factory=list, repr=False)
+    """one an output token if asked for"""
+    cached_tokens: int = 0
+    """prompt tokens that were found in the prefix cache when it was first admitted"""
+    num_preemptions: int = 0
     finish_reason: FinishReason | None = None
+    error: str | None = None
+    """why it ended, if that was an error"""
+
+    status: Status = Status.WAITING
+    order: tuple[int, int, int] = (0, 0, 0)
+    """(priority, arrival, index among its siblings); the scheduler serves the smallest first"""
+    num_computed: int = 0
+    """positions whose keys and values exist once every launched step has run"""
+    num_in_flight: int = 0
+    """its tokens that launched steps sample and that are not yet in output_ids"""
+    sample_row: int = 0
+    """its row among the samples of the last step that sampled for it"""
+    pages: list[int] = field(default_factory=list, repr=False)
+    window_pages: list[int | None] = field(default_factory=list, repr=False)
+    window_start: int = 0
+    """first entry of window_pages that is still held"""
+    next_event: int = 0
+    """next position whose computation needs a page or lets one go; earlier ones cost no look"""
+    page_keys: list[bytes] = field(default_factory=list, repr=False)
+    """names of its complete pages in the prefix cache, as far as they were needed"""
+    num_named: int = 0
+    """leading pages that the prefix cache was told of"""
+    has_siblings: bool = False
+    """whether its prompt is shared with other answers to the same call"""
+    leader: "Request | None" = field(default=None, repr=False)
+    """the sibling it is parked behind"""
+    siblings: "list[Request]" = field(default_factory=list, repr=False)
+    """those parked behind it"""
+    end_ids: frozenset[int] = field(init=False, repr=False)
+    last_position: int = field(init=False, repr=False)
+    """position of its last token if no stop token comes first; it is never computed"""
+
+    def __post_init__(self) -> None:
+        own = frozenset() if self.params.ignore_eos else self.stop_ids
+        self.end_ids = own | frozenset(self.params.stop_token_ids)
+        self.last_position = self.max_tokens - 1
 
     @property
     def num_tokens(self) -> int:
@@ -93,17 +122,23 @@ class Request:
         """Positions it may come to need."""
         return len(self.prompt_ids) + self.max_new_tokens
 
+    def token_ids(self, start: int, stop: int) -> list[int]:
+        """Tokens at positions [start, stop) of prompt and output."""
+        split = len(self.prompt_ids)
+        if start >= split:
+            return self.output_ids[start - split : stop - split]
+        ids = list(self.prompt_ids[start:stop])
+        return ids + self.output_ids[: stop - split] if stop > split else ids
+
     def pending_ids(self, limit: int) -> list[int]:
         """The next tokens, at most `limit`, whose keys and values are not yet computed."""
-        start = self.num_computed
-        if start >= len(self.prompt_ids):
-            return self.output_ids[start - len(self.prompt_ids) :][:limit]
-        return list(self.prompt_ids[start : start + limit])
+        return self.token_ids(self.num_computed, min(self.num_computed + limit, self.num_tokens))
 
     def append(self, token_id: int) -> None:
         """Take a generated token; sets `finish_reason` if it is the last."""
-        self.output_ids.append(token_id)
-        if token_id in self.stop_ids and not self.params.ignore_eos:
+        output_ids = self.output_ids
+        output_ids.append(token_id)
+        if token_id in self.end_ids and len(output_ids) >= self.params.min_tokens:
             self.finish_reason = "stop"
-        elif len(self.output_ids) >= self.max_new_tokens:
+        elif len(output_ids) >= self.max_new_tokens:
             self.finish_reason = "length"

@@ -1,0 +1,242 @@
+"""Engine: runs requests to their ends over a Runner. Pure Python, token ids only."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import repeat
+from typing import NamedTuple
+
+from haast.engine.intake import Intake
+from haast.engine.kv_pages import KVPages
+from haast.engine.request import (
+    FinishReason,
+    QueueFullError,
+    Request,
+    SamplingParams,
+    Status,
+    TokenLogprobs,
+)
+from haast.engine.scheduler import Limits, Scheduler
+from haast.engine.step import Pending, Runner, Step, StepResult
+
+
+class Output(NamedTuple):
+    """What one step gave one request; the last of a request is the one with a finish reason.
+
+    token_id  None if it ended without one: cancelled or with an error
+    """
+
+    request: Request
+    token_id: int | None
+    logprobs: TokenLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class EngineDeadError(RuntimeError):
+    """The runner cannot run another step: nothing that a caller could mend.
+
+    outputs  the last of every request that had not ended
+    """
+
+    def __init__(self, reason: str, outputs: list[Output]) -> None:
+        super().__init__(f"the engine is dead: {reason}")
+        self.reason = reason
+        self.outputs = outputs
+
+
+class Engine:
+    """Schedules, launches and commits steps.
+
+    With two steps in flight the next one is scheduled and launched before the last one's result is
+    waited for, as if every request went on. One that did end then has a row too many: its token is
+    thrown away, and its pages are held until that step is committed.
+
+    runner         computes the steps
+    kv             the pages that it computes them on
+    stop_ids       the model's own stop tokens
+    max_in_flight  steps that may be launched and not committed: 1 or 2
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        kv: KVPages,
+        limits: Limits,
+        vocab_size: int,
+        stop_ids: frozenset[int],
+        max_in_flight: int = 2,
+    ) -> None:
+        assert max_in_flight in (1, 2), max_in_flight
+        self.runner = runner
+        self.kv = kv
+        self.limits = limits
+        self.max_in_flight = max_in_flight
+        self.intake = Intake(kv, limits, vocab_size, stop_ids)
+        self.scheduler = Scheduler(kv, limits, runner.forget)
+        self._launched: deque[tuple[Step, Pending]] = deque()
+        self._outputs: list[Output] = []
+        self._num_arrived = 0
+        self._dead_because: str | None = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do or to tell."""
+        scheduler = self.scheduler
+        return bool(
+            self._launched or self._outputs or scheduler.num_running or len(scheduler.waiting)
+        )
+
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        salt: str | None = None,
+    ) -> list[Request]:
+        """Queue the params.n answers to a prompt; each ends in one Output with a finish reason.
+
+        priority  lower = sooner
+        salt      prefixes are shared only with requests of the same salt
+        Raises RequestError if they could never run, QueueFullError if too many wait and
+        EngineDeadError.
+        """
+        requests = self.intake.requests(prompt_ids, params, priority=priority, salt=salt)
+        self.enqueue(requests)
+        return requests
+
+    def enqueue(self, requests: Sequence[Request]) -> None:
+        """Queue the requests of one call that `intake` made; errors as in `submit`."""
+        self._raise_if_dead()
+        num_waiting, limit = len(self.scheduler.waiting), self.limits.max_queue_size
+        if num_waiting + len(requests) > limit:
+            raise QueueFullError(
+                f"{num_waiting} requests wait; {len(requests)} more exceed max_queue_size {limit}"
+            )
+        self._num_arrived += 1
+        for index, request in enumerate(requests):
+            request.order = (request.priority, self._num_arrived, index)
+        self.scheduler.waiting.add_siblings(requests)
+
+    def cancel(self, requests: Iterable[Request]) -> None:
+        """End requests that have not ended; the next step tells so, and frees their pages."""
+        for request in requests:
+            if request.finish_reason is None:
+                self._end(request, "cancelled")
+
+    def step(self) -> list[Output]:
+        """Launch a step, and commit one if enough are in flight or no other can be launched.
+
+        Raises EngineDeadError after an error of a runner that is not alive, RuntimeError if pages
+        were lost.
+        """
+        self._raise_if_dead()
+        step = self.scheduler.schedule(is_idle=not self._launched)
+        if step is not None:
+            self._launch(step)
+        if self._launched and (step is None or len(self._launched) >= self.max_in_flight):
+            self._commit()
+        if not (self._launched or self.scheduler.num_running or self.scheduler.waiting):
+            self.kv.check_idle()
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _launch(self, step: Step) -> None:
+        try:
+            self._launched.append((step, self.runner.launch(step)))
+        except Exception as error:  # whatever it is, it must not take other requests along
+            self._launched.append((step, _FailedLaunch(error)))
+            while self._launched:
+                self._commit()
+
+    def _commit(self) -> None:
+        step, pending = self._launched.popleft()
+        try:
+            result = pending.wait()
+        except Exception as error:  # as in _launch
+            self._fail(step, f"{type(error).__name__}: {error}")
+            return
+        self._take(step, result)
+        for request in step.leaving:
+            self.kv.release(request)
+        self.scheduler.num_leaving -= len(step.leaving)
+
+    def _take(self, step: Step, result: StepResult) -> None:
+        """Give a step's tokens to those of its requests that have not ended."""
+        token_ids, logprobs = result
+        assert len(token_ids) == len(step.sampling), (len(token_ids), len(step.sampling))
+        tell = self._outputs.append
+        ended: list[Request] = []
+        for request, token_id, of_token in zip(
+            step.sampling, token_ids, logprobs or repeat(None), strict=False
+        ):
+            request.num_in_flight -= 1
+            if request.finish_reason is not None:
+                continue
+            request.append(token_id)
+            if of_token is not None:
+                request.logprobs.append(of_token)
+            if request.finish_reason is not None:
+                ended.append(request)
+            tell(Output(request, token_id, of_token, request.finish_reason))
+        for request in ended:
+            self._leave(request)
+
+    def _end(self, request: Request, reason: FinishReason, error: str | None = None) -> None:
+        """End a request without a token."""
+        request.finish_reason, request.error = reason, error
+        self._outputs.append(Output(request, None, None, reason))
+        self._leave(request)
+
+    def _leave(self, request: Request) -> None:
+        """Take out a request that ended; its pages are free once no launched step uses them."""
+        is_computed = request.status is Status.DECODING and not request.num_in_flight
+        self.scheduler.remove(request)
+        if self._launched and request.pages and not is_computed:
+            self._launched[-1][0].leaving.append(request)
+            self.scheduler.num_leaving += 1
+        else:
+            self.kv.release(request)
+
+    def _fail(self, step: Step, reason: str) -> None:
+        """End the requests of a step that failed and of those launched after it."""
+        steps = [step, *(later for later, _ in self._launched)]
+        for _, pending in self._launched:  # the device may not write pages that are given away
+            with suppress(Exception):  # the first error is the one to tell
+                pending.wait()
+        self._launched.clear()
+        for failed in steps:
+            for request in failed.requests:
+                if request.finish_reason is None:
+                    self._end(request, "error", reason)
+            for request in failed.leaving:
+                self.kv.release(request)
+        self.scheduler.num_leaving = 0
+        self.kv.prefixes.clear()  # it may name pages that were not computed
+        self.kv.check()
+        if not self.runner.is_alive():
+            self._die(reason)
+
+    def _die(self, reason: str) -> None:
+        self._dead_because = reason
+        scheduler = self.scheduler
+        for request in [*scheduler.decoding, *scheduler.prefilling]:
+            self._end(request, "error", reason)
+        while (first := scheduler.waiting.first) is not None:
+            self._end(first, "error", reason)
+        self._raise_if_dead()
+
+    def _raise_if_dead(self) -> None:
+        if self._dead_because is not None:
+            outputs, self._outputs = self._outputs, []
+            raise EngineDeadError(self._dead_because, outputs)
+
+
+class _FailedLaunch:
+    """A step that could not be launched; its error comes in its turn, after earlier steps."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def wait(self) -> StepResult:
+        raise self._error
