@@ -3,8 +3,16 @@
 import torch
 from torch import Tensor
 
-from haast.ops.dispatch import Op
+from haast.cuda.launcher import launch
+from haast.ops.attention.check import why_cache_rejected
+from haast.ops.check import check_devices, check_tensor
+from haast.ops.dispatch import Kernel, Op
+from haast.ops.hopper import why_no_kernels
 from haast.ops.rope import rotate
+
+SYMBOL = "rope_kv_write"
+_THREADS = 256
+_HEAD_THREADS = 4
 
 
 def reference(
@@ -37,4 +45,94 @@ def reference(
     return rotate(q, positions, cos, sin)
 
 
-rope_kv_write = Op("rope_kv_write", reference)
+def _check(
+    qkv: Tensor,
+    positions: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+) -> None:
+    """Raises ValueError that names what differs from the contract."""
+    check_tensor("qkv", qkv, qkv.dtype, None, None)
+    check_tensor("k_cache", k_cache, k_cache.dtype, None, None, None, None)
+    check_tensor("v_cache", v_cache, k_cache.dtype, *k_cache.shape)
+    num_kv_heads, _, head_dim = k_cache.shape[1:]
+    check_tensor("positions", positions, torch.int32, len(qkv))
+    check_tensor("slot_mapping", slot_mapping, torch.int32, len(qkv))
+    check_tensor("cos", cos, torch.float32, None, head_dim // 2)
+    check_tensor("sin", sin, torch.float32, *cos.shape)
+    if qkv.shape[1] % head_dim or qkv.shape[1] <= 2 * num_kv_heads * head_dim:
+        raise ValueError(
+            f"qkv must have heads of {head_dim}, more than {2 * num_kv_heads} of them; "
+            f"got {qkv.shape[1]} columns"
+        )
+    check_devices(
+        qkv=qkv,
+        positions=positions,
+        cos=cos,
+        sin=sin,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        slot_mapping=slot_mapping,
+    )
+
+
+def _rejects(
+    qkv: Tensor,
+    positions: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+) -> str | None:
+    _check(qkv, positions, cos, sin, k_cache, v_cache, slot_mapping)
+    if qkv.dtype != torch.bfloat16:
+        return f"takes qkv in torch.bfloat16, got {qkv.dtype}"
+    return why_cache_rejected(k_cache) or why_no_kernels(qkv.device)
+
+
+def _symbols(
+    qkv: Tensor,
+    positions: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+) -> tuple[str, ...]:
+    return (SYMBOL,) if len(qkv) else ()
+
+
+def _run(
+    qkv: Tensor,
+    positions: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+) -> Tensor:
+    num_tokens, num_kv_heads, head_dim = len(qkv), k_cache.shape[1], k_cache.shape[3]
+    all_heads = qkv.shape[1] // head_dim
+    num_heads = all_heads - 2 * num_kv_heads
+    q = torch.empty(num_tokens, num_heads, head_dim, dtype=qkv.dtype, device=qkv.device)
+    if num_tokens:
+        launch(
+            SYMBOL,
+            SYMBOL,
+            grid=-(-num_tokens * all_heads * _HEAD_THREADS // _THREADS),
+            block=_THREADS,
+            shared_bytes=0,
+            args=(
+                *(qkv, positions, cos, sin, k_cache, v_cache, slot_mapping, q),
+                *(num_tokens, num_heads, num_kv_heads),
+            ),
+        )
+    return q
+
+
+CUDA = Kernel("cuda", _run, _rejects, _symbols, because="not measured yet")
+rope_kv_write = Op("rope_kv_write", reference, (CUDA,))
