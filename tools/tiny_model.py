@@ -13,7 +13,7 @@ from haast.config import ModelConfig
 from haast.mxfp4 import dequantize, quantize
 from haast.ops.moe import swiglu
 from haast.ops.rms_norm import rms_norm_reference
-from haast.ops.rope import rope_reference, rope_tables
+from haast.ops.rope import rope_tables, rotate
 
 BALANCE_WEIGHT = 0.01
 EXPERTS = ("up_weight", "down_weight")
@@ -64,7 +64,7 @@ class TinyModel(nn.Module):
         q, k, v = torch.split(
             heads, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1
         )
-        q, k = rope_reference(q, k, positions, self.cos, self.sin)
+        q, k = (rotate(x, positions, self.cos, self.sin) for x in (q, k))
         q = q.view(num_rows, length, config.num_kv_heads, -1, config.head_dim)
         k, v = (t.reshape(num_rows, length, config.num_kv_heads, -1) for t in (k, v))
         scores = torch.einsum("nqhgd,nkhd->nhgqk", q, k).float() * config.head_dim**-0.5

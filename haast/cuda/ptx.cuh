@@ -58,6 +58,11 @@ __device__ __forceinline__ void wait(uint32_t bar, uint32_t parity) {
       : "memory");
 }
 
+// What this thread wrote to shared memory becomes visible to copies and wgmma.
+__device__ __forceinline__ void async_fence() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // ---- copies
 
 // bytes: a multiple of 16, as both addresses; completes on the barrier.
@@ -142,6 +147,13 @@ __device__ __forceinline__ void store_shared_float4(uint32_t addr, float4 v) {
 // Four 8x8 matrices of bf16; lane l gives the address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ void load_matrices(uint32_t addr, uint32_t (&r)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(addr));
+}
+
+// The same, each of them transposed.
+__device__ __forceinline__ void load_matrices_transposed(uint32_t addr, uint32_t (&r)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(addr));
 }

@@ -39,6 +39,33 @@ def row_map(x: Tensor) -> bytes:
     return _encode("BFLOAT16", x.data_ptr(), (columns, rows), strides, ROW_BOX, "128B")
 
 
+def page_map(cache: Tensor) -> bytes:
+    """For copies of one head's page in the 128-byte swizzle.
+
+    cache    [num_pages, heads, page_size, 64] bf16, contiguous on a GPU, page_size at most 256
+    returns  a kernel parameter; coordinates are (0, (page * heads + head) * page_size)
+    Raises KernelError if the driver refuses.
+    """
+    page_size, columns = cache.shape[2:]
+    rows = cache.shape[:3].numel()
+    strides = (columns * cache.element_size(),)
+    box = (columns, page_size)
+    return _encode("BFLOAT16", cache.data_ptr(), (columns, rows), strides, box, "128B")
+
+
+def query_map(q: Tensor, box_heads: int, box_rows: int) -> bytes:
+    """For copies of some heads of some rows, a head 128 bytes, in the 128-byte swizzle.
+
+    q        [rows, heads, 64] bf16, contiguous on a GPU; rows outside read as zero
+    returns  a kernel parameter; coordinates are (0, head, row)
+    Raises KernelError if the driver refuses.
+    """
+    rows, heads, columns = q.shape
+    width = columns * q.element_size()
+    sizes, strides = (columns, heads, rows), (width, heads * width)
+    return _encode("BFLOAT16", q.data_ptr(), sizes, strides, (columns, box_heads, box_rows), "128B")
+
+
 @lru_cache(maxsize=_MOST_KEPT)
 def _encode(
     dtype: str,

@@ -1,4 +1,5 @@
-// wgmma m64 nN k16, bf16 x bf16 -> fp32, with A (the weights) in registers and B in shared memory.
+// wgmma m64 nN k16, bf16 x bf16 -> fp32, with B in shared memory and A (weights) in registers, but
+// where its name says otherwise.
 #pragma once
 #include "ptx.cuh"
 
@@ -87,5 +88,35 @@ HAAST_WGMMA(144, HAAST_D144, HAAST_R8, 72, 73, 74, 75, 76)
 HAAST_WGMMA(160, HAAST_D160, HAAST_R9, 80, 81, 82, 83, 84)
 HAAST_WGMMA(176, HAAST_D176, HAAST_R10, 88, 89, 90, 91, 92)
 HAAST_WGMMA(192, HAAST_D192, HAAST_R11, 96, 97, 98, 99, 100)
+
+// D[64, 128] = or += A[64, 16] B[128, 16]^T, both in shared memory as `b_descriptor` says.
+template <bool ADD>
+__device__ __forceinline__ void wgmma_shared_n128(float (&d)[64], uint32_t a, uint32_t b) {
+  asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.u32 p, %66, 0;\n"
+               "mov.b64 a, {%64, " HAAST_B_HIGH "};\nmov.b64 b, {%65, " HAAST_B_HIGH "};\n"
+               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" HAAST_R7
+               "}, a, b, p, 1, 1, 0, 0;\n}\n"
+               : HAAST_D128
+               : "r"(a), "r"(b), "n"(ADD));
+}
+
+// D[64, 64] += A[64, 16] B[16, 64] with B's rows of 64, which is not contiguous in K: the tile of
+// `b_descriptor` read the other way round. The k16 step j is 128 j more: 16 rows.
+__device__ __forceinline__ void wgmma_rows_n64(float (&d)[32], const uint32_t (&a)[4], uint32_t b) {
+  asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.eq.u32 p, 0, 0;\n"
+               "mov.b64 b, {%36, " HAAST_B_HIGH "};\n"
+               "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" HAAST_R3
+               "}, {%32, %33, %34, %35}, b, p, 1, 1, 1;\n}\n"
+               : HAAST_D64
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
+}
+
+// Keeps the compiler from moving what is done with these values to the other side: from before a
+// wait for accumulators, or to after a wait for others.
+template <int SIZE>
+__device__ __forceinline__ void settle(float (&d)[SIZE]) {
+#pragma unroll
+  for (int i = 0; i < SIZE; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 
 }  // namespace haast

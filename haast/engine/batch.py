@@ -1,6 +1,7 @@
 """Requests -> the tensors one step runs on."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,30 +15,49 @@ from haast.ops import Sampling, StepMeta
 def step_tensors(
     requests: Sequence[Request], chunk: int, device: torch.device
 ) -> tuple[Tensor, StepMeta]:
-    """Token ids [T] int64 and metadata of the requests' next tokens, at most `chunk` of each."""
+    """Token ids [T] int64 and metadata of the requests' next tokens, at most `chunk` of each.
+
+    Sliding layers use the same pages as full-attention layers.
+    """
+
+    def ints(values: Sequence[object]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=device)
+
     pending = [request.pending_ids(chunk) for request in requests]
     positions = [
         range(request.num_computed, request.num_computed + len(ids))
         for request, ids in zip(requests, pending, strict=True)
     ]
-    slots = [
+    sizes = [len(ids) for ids in pending]
+    num_decodes = next((b for b, size in enumerate(sizes) if size > 1), len(sizes))
+    page_table, slot_mapping = ints(_page_rows(requests)), ints(_slots(requests, positions))
+    meta = StepMeta(
+        positions=ints([p for where in positions for p in where]),
+        cu_seqlens_q=ints([0, *accumulate(sizes)]),
+        kv_lens=ints([where.stop for where in positions]),
+        page_table=page_table,
+        slot_mapping=slot_mapping,
+        window_page_table=page_table,
+        window_slot_mapping=slot_mapping,
+        num_decodes=num_decodes,
+        max_query_len=max(sizes[num_decodes:], default=0),
+    )
+    return torch.tensor([i for ids in pending for i in ids], device=device), meta
+
+
+def _slots(requests: Sequence[Request], positions: Sequence[range]) -> list[int]:
+    """Where each new token's key and value go."""
+    return [
         request.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
         for request, where in zip(requests, positions, strict=True)
         for position in where
     ]
-    offs = [0]
-    for ids in pending:
-        offs.append(offs[-1] + len(ids))
+
+
+def _page_rows(requests: Sequence[Request]) -> list[list[int]]:
+    """Pages of each request, all rows of the same length."""
     widest = max(len(request.pages) for request in requests)
-    table = [request.pages + [0] * (widest - len(request.pages)) for request in requests]
-    meta = StepMeta(
-        positions=torch.tensor([p for where in positions for p in where], device=device),
-        slot_mapping=torch.tensor(slots, device=device),
-        cu_seqlens_q=torch.tensor(offs, dtype=torch.int32, device=device),
-        kv_lens=torch.tensor([w.stop for w in positions], dtype=torch.int32, device=device),
-        page_table=torch.tensor(table, dtype=torch.int32, device=device),
-    )
-    return torch.tensor([i for ids in pending for i in ids], device=device), meta
+    return [request.pages + [0] * (widest - len(request.pages)) for request in requests]
 
 
 def sampling_tensors(

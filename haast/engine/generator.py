@@ -41,7 +41,8 @@ class Generator:
     def __init__(self, model: GptOss, plan: Plan) -> None:
         self.model = model
         self.plan = plan
-        self.kv = KVCache.empty(model.config, plan.memory.num_pages, model.dtype, model.device)
+        num_pages = plan.memory.num_pages
+        self.kv = KVCache.empty(model.config, num_pages, num_pages, model.dtype, model.device)
         self.free_pages = list(range(plan.memory.num_pages))
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []

@@ -17,7 +17,7 @@ from haast.config import (
     Plan,
 )
 from haast.engine.device import device_name, free_memory
-from haast.model.kv_cache import PAGE_SIZE, kv_bytes_per_token
+from haast.model.kv_cache import PAGE_SIZE, TokenBytes
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, role_axes
 from haast.model.parameters import EXPERT_LAYOUTS
 from haast.mxfp4 import GROUP
@@ -54,7 +54,7 @@ def make_plan(
     length = config.max_length or model.max_length
     if length > model.max_length:
         raise ConfigError(f"max_length {length} exceeds the model's {model.max_length}")
-    page_bytes = PAGE_SIZE * kv_bytes_per_token(model, torch.bfloat16)
+    page_bytes = PAGE_SIZE * TokenBytes.of(model, torch.bfloat16).total
     wanted = config.max_batch_size * -(-length // PAGE_SIZE)
     num_pages = min(wanted, budget // page_bytes)
     if num_pages < 1 or (config.max_length is not None and num_pages * PAGE_SIZE < length):

@@ -1,6 +1,5 @@
 """The gpt-oss forward pass, written once over ops."""
 
-import torch
 from torch import Tensor
 
 from haast import ops
@@ -45,20 +44,12 @@ class GptOss:
         self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache
     ) -> Tensor:
         x = ops.rms_norm(x, layer.attn_norm, self.config.rms_norm_eps)
-        q, k, v = self._split_heads(ops.linear(x, layer.qkv_weight, layer.qkv_bias))
-        q, k = ops.rope(q, k, meta.positions, *self.rope_tables)
-        ops.kv_write(k, v, kv.k[index], kv.v[index], meta.slot_mapping)
-        window = self.config.windows[index]
-        out = ops.attention(q, kv.k[index], kv.v[index], layer.sinks, meta, window)
+        qkv = ops.linear(x, layer.qkv_weight, layer.qkv_bias)
+        window, cache = self.config.windows[index], kv.layers[index]
+        slots = meta.slots_of(window)
+        q = ops.rope_kv_write(qkv, meta.positions, *self.rope_tables, *cache, slots)
+        out = ops.attention(q, *cache, layer.sinks, meta, window)
         return ops.linear(out.flatten(1), layer.out_weight, layer.out_bias)
-
-    def _split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[T, (Hq + 2 Hkv) D] -> q [T, Hq, D], k and v [T, Hkv, D]."""
-        config = self.config
-        heads = qkv.view(len(qkv), -1, config.head_dim)
-        sizes = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
-        q, k, v = torch.split(heads, sizes, dim=1)
-        return q, k, v
 
     def _experts(self, x: Tensor, layer: LayerParameters) -> Tensor:
         config = self.config

@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from haast.ops.attention import StepMeta, attention, kv_write
+from haast.ops.attention import StepMeta, attention
 from haast.ops.dispatch import REFERENCE, Kernel, Op, Verdict, pin
 from haast.ops.hopper import why_no_kernels
 from haast.ops.linear import linear
 from haast.ops.moe import ExpertWeights, Routing, grouped_matmul, moe_down, moe_up, route
 from haast.ops.rms_norm import rms_norm
-from haast.ops.rope import rope, rope_tables
+from haast.ops.rope import rope_tables
+from haast.ops.rope_kv_write import rope_kv_write
 from haast.ops.sample import Sampling, sample
 
 MODEL_OPS: tuple[Op[Any, Any], ...] = (
     rms_norm,
     linear,
-    rope,
-    kv_write,
+    rope_kv_write,
     attention,
     route,
     moe_up,
@@ -39,13 +39,12 @@ __all__ = [
     "Verdict",
     "attention",
     "grouped_matmul",
-    "kv_write",
     "linear",
     "moe_down",
     "moe_up",
     "pin",
     "rms_norm",
-    "rope",
+    "rope_kv_write",
     "rope_tables",
     "route",
     "sample",

@@ -6,33 +6,22 @@ import torch
 from torch import Tensor
 
 from haast.config import RopeConfig
-from haast.ops.dispatch import Op
 
 
-def rope_reference(
-    q: Tensor, k: Tensor, positions: Tensor, cos: Tensor, sin: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Queries and keys turned by the angle of their absolute position.
+def rotate(x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Queries or keys turned by the angle of their absolute position.
 
-    q, k       [T, Hq, D], [T, Hkv, D] bf16 or fp32; dimension i pairs with i + D/2
-    positions  [T] int64
-    cos, sin   [max_length, D/2] fp32 from `rope_tables`, rounded to q's dtype before use
-    returns    q, k rotated; the products are summed in fp32 and rounded once
-    x1 cos - x2 sin, x2 cos + x1 sin
+    x          [T, heads, D] bf16 or fp32; dimension i pairs with i + D/2
+    positions  [T] int32 or int64
+    cos, sin   [max_length, D/2] fp32 from `rope_tables`, rounded to x's dtype before use
+    returns    x1 cos - x2 sin, x2 cos + x1 sin; products and sums in fp32, rounded once
     Source: openai/gpt-oss gpt_oss/torch/model.py, _apply_rotary_emb.
     """
-    cos = cos[positions, None].to(q.dtype).float()
-    sin = sin[positions, None].to(q.dtype).float()
-    return _rotate(q, cos, sin), _rotate(k, cos, sin)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    cos = cos[positions, None].to(x.dtype).float()
+    sin = sin[positions, None].to(x.dtype).float()
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x.dtype)
-
-
-rope = Op("rope", rope_reference)
 
 
 def rope_tables(config: RopeConfig, head_dim: int, max_length: int) -> tuple[Tensor, Tensor]:

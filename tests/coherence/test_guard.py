@@ -10,7 +10,7 @@ from haast.__main__ import main
 from haast.coherence import guard
 from haast.config import ConfigError
 from haast.mxfp4 import Mxfp4Weight
-from haast.ops import attention, rope
+from haast.ops import attention, rope_kv_write
 
 from .conftest import failed, values
 
@@ -77,12 +77,14 @@ def test_sinks_missing(judge, damaged, sink):
 
 
 def test_queries_turned_one_position_too_far(judge, monkeypatch):
-    honest = rope.reference
+    honest = rope_kv_write.reference
 
-    def shifted(q, k, positions, cos, sin):
-        return honest(q, k, positions + 1, cos, sin)[0], honest(q, k, positions, cos, sin)[1]
+    def shifted(qkv, positions, *rest):
+        queries = honest(qkv, positions + 1, *rest)
+        honest(qkv, positions, *rest)
+        return queries
 
-    monkeypatch.setattr(rope, "reference", shifted)
+    monkeypatch.setattr(rope_kv_write, "reference", shifted)
     report = judge()
     assert {EXACT, PERPLEXITY} <= failed(report) and values(report)[PERPLEXITY] > 3
 

@@ -16,7 +16,7 @@ from haast.engine.generator import Generator
 from haast.engine.request import Request, SamplingParams
 from haast.model.config_file import parse_model_config
 from haast.model.gpt_oss import GptOss
-from haast.model.kv_cache import PAGE_SIZE
+from haast.model.kv_cache import PAGE_SIZE, KVCache
 from haast.model.parameters import Parameters
 from haast.ops import MODEL_OPS, REFERENCE, StepMeta
 
@@ -53,14 +53,14 @@ class OracleModel:
     """
 
     def __init__(self) -> None:
-        self.config = replace(CONFIG, num_layers=1, num_kv_heads=1, head_dim=1)
+        self.config = replace(CONFIG, num_layers=1, windows=(None,), num_kv_heads=1, head_dim=1)
         self.device = CPU
         self.dtype = torch.float64
         self.steps: list[list[int]] = []
         """Tokens of each request, step by step"""
 
     def forward(self, token_ids: Tensor, meta: StepMeta, kv) -> Tensor:
-        cache = kv.k[0].flatten()
+        cache = kv.layers[0][0].flatten()
         cache[meta.slot_mapping] = token_ids.double()
         bounds = meta.cu_seqlens_q.tolist()
         self.steps.append([b - a for a, b in zip(bounds, bounds[1:], strict=False)])
@@ -97,8 +97,15 @@ def make_plan(num_pages: int, max_batch_size: int = 4, max_length: int | None = 
 def oracle_generator(num_pages: int, **plan) -> Generator:
     """A generator over the oracle, its cache full of NaN."""
     generator = Generator(OracleModel(), make_plan(num_pages, **plan))
-    generator.kv.k.fill_(torch.nan)
+    poison(generator.kv)
     return generator
+
+
+def poison(cache: KVCache) -> None:
+    """Every slot holds NaN."""
+    for pair in cache.layers:
+        for pages in pair:
+            pages.fill_(torch.nan)
 
 
 def real_generator(parameters: Parameters, num_pages: int = 8, **plan) -> Generator:

@@ -149,5 +149,5 @@ def test_wishes_out_of_range(name, value, message):
 
 
 def test_the_page_size_of_the_test_is_the_caches():
-    cache = KVCache.empty(CONFIG, 1, torch.bfloat16, CPU)
-    assert cache.k.nbytes + cache.v.nbytes == PAGE_BYTES
+    cache = KVCache.empty(CONFIG, 1, 1, torch.bfloat16, CPU)
+    assert sum(k.nbytes + v.nbytes for k, v in cache.layers) == PAGE_BYTES

@@ -12,7 +12,8 @@ from haast.model.gpt_oss import GptOss
 from haast.model.kv_cache import KVCache
 from haast.model.random_weights import random_parameters
 
-from .oracle import CONFIG, CPU, make_request, pages_add_up, prompt_of, real_generator, run
+from ..model.helpers import prompt_meta
+from .oracle import CONFIG, CPU, make_request, pages_add_up, poison, prompt_of, real_generator, run
 
 SIZES = [(1, 12), (9, 8), (130, 10), (40, 1), (127, 6)]
 SAMPLED = {"temperature": 1.2, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "seed": 1 << 40}
@@ -28,16 +29,9 @@ def forward(parameters, token_ids):
     size = len(token_ids)
     num_pages = -(-size // 128)
     model = GptOss(CONFIG, parameters, size)
-    meta = ops.StepMeta(
-        positions=torch.arange(size),
-        slot_mapping=torch.arange(size),
-        cu_seqlens_q=torch.tensor([0, size], dtype=torch.int32),
-        kv_lens=torch.tensor([size], dtype=torch.int32),
-        page_table=torch.arange(num_pages, dtype=torch.int32)[None],
-    )
     with ops.pin({op.name: ops.REFERENCE for op in ops.OPS}):
-        kv = KVCache.empty(CONFIG, num_pages, model.dtype, CPU)
-        return model.logits(model.forward(torch.tensor(token_ids), meta, kv))
+        kv = KVCache.empty(CONFIG, num_pages, num_pages, model.dtype, CPU)
+        return model.logits(model.forward(torch.tensor(token_ids), prompt_meta(size), kv))
 
 
 def requests(**params):
@@ -101,7 +95,7 @@ def test_a_sampled_request_draws_anew_at_each_position(parameters):
 def test_score_equals_a_plain_forward(parameters, monkeypatch, chunk):
     monkeypatch.setattr(score_module, "PREFILL_CHUNK", chunk)
     generator = real_generator(parameters)
-    generator.kv.k.fill_(torch.nan), generator.kv.v.fill_(torch.nan)
+    poison(generator.kv)
     text = prompt_of(150)
     got = score(generator, text)
     assert got.shape == (150, CONFIG.vocab_size) and got.dtype == torch.float32

@@ -53,22 +53,31 @@ def write_config(path: Path, **changes) -> Path:
     return path
 
 
+def prompt_meta(num_tokens: int) -> ops.StepMeta:
+    """One request with nothing cached, its pages in order."""
+    positions = torch.arange(num_tokens, dtype=torch.int32)
+    pages = torch.arange(math.ceil(num_tokens / PAGE_SIZE), dtype=torch.int32)[None]
+    return ops.StepMeta(
+        positions=positions,
+        cu_seqlens_q=torch.tensor([0, num_tokens], dtype=torch.int32),
+        kv_lens=torch.tensor([num_tokens], dtype=torch.int32),
+        page_table=pages,
+        slot_mapping=positions,
+        window_page_table=pages,
+        window_slot_mapping=positions,
+        num_decodes=0,
+        max_query_len=num_tokens,
+    )
+
+
 def prefill(config: ModelConfig, parameters: Parameters, token_ids: list[int]) -> Tensor:
     """Hidden states [T, H] of one request with nothing cached, reference ops only."""
     num_tokens = len(token_ids)
     num_pages = math.ceil(num_tokens / PAGE_SIZE)
     model = GptOss(config, parameters, max_length=num_tokens)
-    positions = torch.arange(num_tokens)
-    meta = ops.StepMeta(
-        positions=positions,
-        slot_mapping=positions,
-        cu_seqlens_q=torch.tensor([0, num_tokens], dtype=torch.int32),
-        kv_lens=torch.tensor([num_tokens], dtype=torch.int32),
-        page_table=torch.arange(num_pages, dtype=torch.int32)[None],
-    )
-    kv = KVCache.empty(config, num_pages, model.dtype, model.device)
+    kv = KVCache.empty(config, num_pages, num_pages, model.dtype, model.device)
     with ops.pin({op.name: ops.REFERENCE for op in ops.OPS}):
-        return model.forward(torch.tensor(token_ids), meta, kv)
+        return model.forward(torch.tensor(token_ids), prompt_meta(num_tokens), kv)
 
 
 def logits(config: ModelConfig, parameters: Parameters, token_ids: list[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -26,36 +27,80 @@ class Case:
         return self.q, self.k_cache, self.v_cache, self.sinks, self.meta
 
 
-def make_case(lengths, page_size=4, heads=(6, 2), head_dim=5, dtype=torch.float32):
-    """Requests of (new tokens, cached tokens); pages are shuffled, what is not theirs is NaN."""
-    num_heads, num_kv_heads = heads
+def make_case(lengths, page_size=4, heads=(6, 2), head_dim=5, dtype=torch.float32, window=None):
+    """Requests of (new tokens, cached tokens), decodes counted where they come first.
+
+    Pages are shuffled, in both pools on their own; slots that no request has are NaN. Sliding
+    layers' pages that left the window are another request's: their entries name a page of NaN.
+    """
     counts = [-(-(new + cached) // page_size) for new, cached in lengths]
-    num_pages = sum(counts) + 2
-    shape = (num_pages, page_size, num_kv_heads, head_dim)
-    k_cache, v_cache = torch.full((2, *shape), torch.nan, dtype=dtype)
-    free = torch.randperm(num_pages, generator=torch.Generator().manual_seed(0)).tolist()
-    dense, table, positions, slots = [], [], [], []
-    for index, ((new, cached), count) in enumerate(zip(lengths, counts, strict=True)):
-        size = new + cached
-        pages = [free.pop() for _ in range(count)]
-        where = [pages[p // page_size] * page_size + p % page_size for p in range(size)]
-        k, v = normal(2, size, num_kv_heads, head_dim, seed=index + 1, dtype=dtype)
-        k_cache.view(-1, num_kv_heads, head_dim)[where] = k
-        v_cache.view(-1, num_kv_heads, head_dim)[where] = v
-        dense.append((k, v))
-        table.append(pages + [0] * (max(counts) - count))
-        positions += range(cached, size)
-        slots += where[cached:]
-    offs = [sum(new for new, _ in lengths[:n]) for n in range(len(lengths) + 1)]
+    sizes = [new for new, _ in lengths]
+    dense = [
+        tuple(normal(2, new + cached, heads[1], head_dim, seed=index + 1, dtype=dtype))
+        for index, (new, cached) in enumerate(lengths)
+    ]
+    table, stale = _deal(counts, seed=0)
+    window_table, window_stale = _deal(counts, seed=1)
+    caches = _fill(dense, table if window is None else window_table, page_size)
+    if window is not None:
+        _drop_stale(window_table, lengths, page_size, window, window_stale)
+        _drop_stale(table, lengths, page_size, 1, stale)  # the wrong table would show
+    num_decodes = next((b for b, new in enumerate(sizes) if new > 1), len(sizes))
+    offs = [0, *accumulate(sizes)]
     meta = StepMeta(
-        positions=torch.tensor(positions),
-        slot_mapping=torch.tensor(slots),
-        cu_seqlens_q=torch.tensor(offs, dtype=torch.int32),
-        kv_lens=torch.tensor([new + cached for new, cached in lengths], dtype=torch.int32),
-        page_table=torch.tensor(table, dtype=torch.int32),
+        positions=_ints([p for new, cached in lengths for p in range(cached, cached + new)]),
+        cu_seqlens_q=_ints(offs),
+        kv_lens=_ints([new + cached for new, cached in lengths]),
+        page_table=_ints(table),
+        slot_mapping=_ints(_slots(lengths, table, page_size)),
+        window_page_table=_ints(window_table),
+        window_slot_mapping=_ints(_slots(lengths, window_table, page_size)),
+        num_decodes=num_decodes,
+        max_query_len=max(sizes[num_decodes:], default=0),
     )
-    q = normal(offs[-1], num_heads, head_dim, dtype=dtype) * 2
-    return Case(q, k_cache, v_cache, normal(num_heads, seed=99), meta, dense)
+    q = normal(offs[-1], heads[0], head_dim, dtype=dtype) * 2
+    return Case(q, *caches, normal(heads[0], seed=99), meta, dense)
+
+
+def _ints(values):
+    return torch.tensor(values, dtype=torch.int32)
+
+
+def _deal(counts, seed):
+    """Shuffled pages of each request, rows padded with 0; and a page that nobody has."""
+    generator = torch.Generator().manual_seed(seed)
+    free = torch.randperm(sum(counts) + 2, generator=generator).tolist()
+    widest = max(counts)
+    rows = [[free.pop() for _ in range(count)] + [0] * (widest - count) for count in counts]
+    return rows, free.pop()
+
+
+def _fill(dense, table, page_size):
+    """k and v caches [num_pages, Hkv, page_size, D]; NaN where nothing is."""
+    num_pages = sum(-(-len(k) // page_size) for k, _ in dense) + 2
+    _, num_kv_heads, head_dim = dense[0][0].shape
+    shape = (2, num_pages, num_kv_heads, page_size, head_dim)
+    caches = torch.full(shape, torch.nan, dtype=dense[0][0].dtype)
+    for pair, pages in zip(dense, table, strict=True):
+        for cache, rows in zip(caches, pair, strict=True):
+            for page, held in zip(pages, torch.split(rows, page_size), strict=False):
+                cache[page, :, : len(held)] = held.transpose(0, 1)
+    return caches
+
+
+def _drop_stale(table, lengths, page_size, window, stale):
+    """Entries of pages that no query sees name a page of NaN."""
+    for row, (_, cached) in zip(table, lengths, strict=True):
+        for index in range(max(0, cached - window + 1) // page_size):
+            row[index] = stale
+
+
+def _slots(lengths, table, page_size):
+    return [
+        row[p // page_size] * page_size + p % page_size
+        for (new, cached), row in zip(lengths, table, strict=True)
+        for p in range(cached, cached + new)
+    ]
 
 
 def attend(case, window, sinks=None):

@@ -1,72 +1,52 @@
-"""Attention over a paged KV cache, with sinks and an optional sliding window."""
-
-from dataclasses import dataclass
+"""What attention means, in plain torch."""
 
 import torch
 from torch import Tensor
 
-from haast.ops.dispatch import Op
+from haast.ops.attention.meta import StepMeta
 
 MAX_SCORES = 1 << 26
-"""Elements of the score matrix that the reference holds at a time (256 MB in fp32)"""
+"""Elements of the score matrix that is held at a time (256 MB in fp32)"""
 
 
-@dataclass(frozen=True)
-class StepMeta:
-    """Which requests a step computes and where their keys and values live.
-
-    One instance a step, shared by all layers. Two requests with 3 and 1 new tokens and 0 and 130
-    cached ones, pages of 128: cu_seqlens_q [0, 3, 4], kv_lens [3, 131],
-    page_table [[7, 0], [2, 5]], positions [0, 1, 2, 130], slot_mapping [896, 897, 898, 642].
-    """
-
-    positions: Tensor
-    """[T] int64, absolute position of each new token"""
-    slot_mapping: Tensor
-    """[T] int64, page * page_size + offset where its key and value are written"""
-    cu_seqlens_q: Tensor
-    """[B + 1] int32, prefix sum of new tokens per request"""
-    kv_lens: Tensor
-    """[B] int32, keys of each request once this step's are written"""
-    page_table: Tensor
-    """[B, max_pages] int32, pages of each request in order; unused entries are 0"""
-
-
-def kv_write_reference(
-    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
-) -> None:
-    """Store new keys and values in their slots.
-
-    k, v              [T, Hkv, D]
-    k_cache, v_cache  [num_pages, page_size, Hkv, D], written in place
-    slot_mapping      [T] int64
-    """
-    k_cache.flatten(0, 1)[slot_mapping] = k
-    v_cache.flatten(0, 1)[slot_mapping] = v
-
-
-def attention_reference(
+def attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, sinks: Tensor, meta: StepMeta, window: int | None
 ) -> Tensor:
     """Causal softmax attention; a sink logit per head joins the denominator only.
 
     q                 [T, Hq, D] bf16 or fp32; query head h reads kv head h // (Hq / Hkv)
-    k_cache, v_cache  [num_pages, page_size, Hkv, D], this step's keys already written
+    k_cache, v_cache  [num_pages, Hkv, page_size, D], this step's keys already written
     sinks             [Hq]
-    meta              StepMeta; its lengths are read on the host (a device sync)
-    window            keys visible to a query, itself included; None = all
+    meta              StepMeta; the reference reads its lengths on the host (a device sync)
+    window            keys visible to a query, itself included, in the pages of
+                      meta.window_page_table; None = all, in the pages of meta.page_table
     returns           [T, Hq, D], dtype of q; scores and sums in fp32, scale 1/sqrt(D)
     Source: openai/gpt-oss gpt_oss/torch/model.py, sdpa.
     """
-    out = torch.empty_like(q)
+    out = torch.zeros_like(q)
     bounds = meta.cu_seqlens_q.tolist()
     for b, kv_len in enumerate(meta.kv_lens.tolist()):
         rows = slice(bounds[b], bounds[b + 1])
-        pages = meta.page_table[b, : -(-kv_len // k_cache.shape[1])]
-        k = k_cache[pages].flatten(0, 1)[:kv_len]
-        v = v_cache[pages].flatten(0, 1)[:kv_len]
+        if kv_len == 0:
+            continue
+        first = _first_key(kv_len, bounds[b + 1] - bounds[b], window)
+        pages = meta.pages_of(window)[b]
+        k, v = (_read(cache, pages, first, kv_len) for cache in (k_cache, v_cache))
         out[rows] = _attend(q[rows], k, v, sinks, window)
     return out
+
+
+def _first_key(kv_len: int, num_q: int, window: int | None) -> int:
+    """The first key that any query of a request sees."""
+    return 0 if window is None else max(0, kv_len - num_q - window + 1)
+
+
+def _read(cache: Tensor, pages: Tensor, first: int, last: int) -> Tensor:
+    """Positions [first, last) of a request: [last - first, Hkv, D]; no other page is touched."""
+    page_size = cache.shape[2]
+    begin = first // page_size
+    held = cache[pages[begin : -(-last // page_size)]].transpose(1, 2).flatten(0, 1)
+    return held[first - begin * page_size : last - begin * page_size]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
@@ -94,7 +74,3 @@ def visible(num_q: int, num_kv: int, window: int | None, device: torch.device) -
     key = torch.arange(num_kv, device=device)[None, :]
     seen = key <= query
     return seen if window is None else seen & (key > query - window)
-
-
-kv_write = Op("kv_write", kv_write_reference)
-attention = Op("attention", attention_reference)

@@ -1,0 +1,67 @@
+// Joins the chunks of attention_decode, in their order, with the sinks.
+#include "attention.cuh"
+
+namespace haast {
+namespace {
+
+constexpr int WARPS = 8;
+constexpr int MOST_CHUNKS = 32;  // one a lane
+constexpr int UNROLL = 8;
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int step = 16; step; step /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, step));
+  return x;
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int step = 16; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
+  return x;
+}
+
+}  // namespace
+}  // namespace haast
+
+// part [B, Hq, part_chunks, 64] fp32, part_lse [B, Hq, part_chunks] -> out [B, Hq, 64] bf16, a warp a
+// head. Requests of one chunk have their result already.
+extern "C" __global__ void __launch_bounds__(32 * haast::WARPS)
+    attention_merge(const float* part, const float* part_lse, const int* kv_lens,
+                    const haast::bf16* sinks, haast::bf16* out, int num_requests, int num_heads,
+                    int part_chunks) {
+  using namespace haast;
+  let_next_kernel_start();
+  const int lane = threadIdx.x % 32;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * WARPS + threadIdx.x / 32;
+  const int request = static_cast<int>(row / num_heads), head = static_cast<int>(row % num_heads);
+  wait_for_previous_kernel();
+  if (request >= num_requests) return;
+  const int chunks = Span(kv_lens[request], 1 << 30, MOST_CHUNKS).chunks();
+  if (chunks <= 1) return;
+  const float lse = lane < chunks ? part_lse[row * part_chunks + lane] : -INFINITY;
+  const float sink = __bfloat162float(sinks[head]) * LOG2_E;
+  const float top = fmaxf(warp_max(lse), sink);
+  const float weight = exp2f(lse - top);
+  const float scale = 1 / (warp_sum(weight) + exp2f(sink - top));
+  const float4* values = reinterpret_cast<const float4*>(part + row * part_chunks * HEAD_DIM);
+  float4 sum = make_float4(0, 0, 0, 0);
+  for (int base = 0; base < chunks; base += 2 * UNROLL) {
+    float4 value[UNROLL];
+#pragma unroll
+    for (int i = 0; i < UNROLL; ++i) {
+      const int chunk = base + 2 * i + lane / 16;
+      value[i] = chunk < chunks ? values[chunk * 16 + lane % 16] : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < UNROLL; ++i) {
+      const float share = __shfl_sync(~0u, weight, base + 2 * i + lane / 16);
+      sum.x += value[i].x * share, sum.y += value[i].y * share;
+      sum.z += value[i].z * share, sum.w += value[i].w * share;
+    }
+  }
+  sum.x += __shfl_xor_sync(~0u, sum.x, 16), sum.y += __shfl_xor_sync(~0u, sum.y, 16);
+  sum.z += __shfl_xor_sync(~0u, sum.z, 16), sum.w += __shfl_xor_sync(~0u, sum.w, 16);
+  if (lane < 16)
+    *reinterpret_cast<uint2*>(out + row * HEAD_DIM + lane * 4) = make_uint2(
+        pack_bf16(sum.x * scale, sum.y * scale), pack_bf16(sum.z * scale, sum.w * scale));
+}

@@ -1,0 +1,73 @@
+// Rotates queries and keys, puts keys and values in their slots.
+#include "attention.cuh"
+
+namespace haast {
+namespace {
+
+constexpr int PARTS = 4;  // of a head: 8 dimensions of its first half and the 8 that they pair with
+
+__device__ __forceinline__ float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_of(uint32_t pair) {
+  return __uint_as_float(pair & 0xFFFF0000);
+}
+__device__ __forceinline__ float rounded(float x) { return __bfloat162float(__float2bfloat16(x)); }
+
+// Products and their sum are rounded one by one, as in the reference.
+__device__ __forceinline__ void rotate(float a, float b, float cos, float sin, float& x, float& y) {
+  cos = rounded(cos), sin = rounded(sin);
+  x = __fsub_rn(__fmul_rn(a, cos), __fmul_rn(b, sin));
+  y = __fadd_rn(__fmul_rn(b, cos), __fmul_rn(a, sin));
+}
+
+// Two pairs of dimensions, packed.
+__device__ __forceinline__ void rotate_two(uint32_t& first, uint32_t& second, float2 cos,
+                                           float2 sin) {
+  float x0, x1, y0, y1;
+  rotate(low_of(first), low_of(second), cos.x, sin.x, x0, y0);
+  rotate(high_of(first), high_of(second), cos.y, sin.y, x1, y1);
+  first = pack_bf16(x0, x1);
+  second = pack_bf16(y0, y1);
+}
+
+}  // namespace
+}  // namespace haast
+
+// qkv [T, Hq + 2 Hkv, 64] bf16 -> q [T, Hq, 64]; caches [num_pages, Hkv, 128, 64]; four threads a head.
+extern "C" __global__ void __launch_bounds__(256)
+    rope_kv_write(const uint4* qkv, const int* positions, const float4* cos, const float4* sin,
+                  uint4* k_cache, uint4* v_cache, const int* slots, uint4* q, int num_tokens,
+                  int num_heads, int num_kv_heads) {
+  using namespace haast;
+  let_next_kernel_start();
+  const int all_heads = num_heads + 2 * num_kv_heads;
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int part = static_cast<int>(at % PARTS);
+  const int64_t row = at / PARTS;
+  const int token = static_cast<int>(row / all_heads), head = static_cast<int>(row % all_heads);
+  wait_for_previous_kernel();
+  if (token >= num_tokens) return;
+  constexpr int PIECES = HEAD_DIM / 8;  // 16 bytes each
+  uint4 first = qkv[row * PIECES + part], second = qkv[row * PIECES + part + PARTS];
+  const int kv_head = head - num_heads;
+  if (kv_head < num_kv_heads) {
+    const int64_t angle = (static_cast<int64_t>(positions[token]) * PARTS + part) * 2;
+    const float4 c0 = cos[angle], c1 = cos[angle + 1], s0 = sin[angle], s1 = sin[angle + 1];
+    rotate_two(first.x, second.x, make_float2(c0.x, c0.y), make_float2(s0.x, s0.y));
+    rotate_two(first.y, second.y, make_float2(c0.z, c0.w), make_float2(s0.z, s0.w));
+    rotate_two(first.z, second.z, make_float2(c1.x, c1.y), make_float2(s1.x, s1.y));
+    rotate_two(first.w, second.w, make_float2(c1.z, c1.w), make_float2(s1.z, s1.w));
+  }
+  uint4* to;
+  if (kv_head < 0) {
+    to = q + (static_cast<int64_t>(token) * num_heads + head) * PIECES;
+  } else {
+    const int slot = slots[token];
+    if (slot < 0) return;
+    const bool is_k = kv_head < num_kv_heads;
+    const int64_t line = static_cast<int64_t>(slot / PAGE_SIZE) * num_kv_heads + kv_head -
+                         (is_k ? 0 : num_kv_heads);
+    to = (is_k ? k_cache : v_cache) + (line * PAGE_SIZE + slot % PAGE_SIZE) * PIECES;
+  }
+  to[part] = first;
+  to[part + PARTS] = second;
+}

@@ -1,0 +1,163 @@
+"""Attention's kernels against fp64: lengths, windows, sinks, ragged and mixed batches.
+
+Pages are shuffled, unused slots and pages hold NaN, and so does memory before results are written.
+Runs on a Hopper GPU only.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from .attention_gpu import (
+    DECODE,
+    HEADS,
+    KERNELS,
+    PREFILL,
+    compare,
+    exact,
+    gpu_case,
+    hopper,  # noqa: F401 (a fixture)
+    run_twice,
+)
+from .gpu_cases import poisoned
+
+pytestmark = pytest.mark.usefixtures("hopper")
+CONTEXTS = (1, 2, 127, 128, 129, 255, 256, 257, 1000, 4096)
+DECODES = [(1, size - 1) for size in CONTEXTS]
+CHUNKS = [(5, 122), (130, 0), (23, 1000), (24, 128), (25, 127), (200, 57), (2, 0), (300, 4000)]
+MIXED = [(1, 300), (1, 0), (1, 127), (40, 0), (1, 128), (129, 511), (3, 2)]
+WINDOWS = (None, 128, 32, 1, 200)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("lengths", [DECODES, CHUNKS, MIXED], ids=["decode", "chunks", "mixed"])
+def test_against_fp64(kernel, lengths, window):
+    case = gpu_case(lengths, window)
+    compare(run_twice(kernel, case, window), exact(case, window))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("heads", [(64, 8), (8, 1), (16, 2)], ids=str)
+def test_numbers_of_heads(kernel, heads):
+    case = gpu_case(MIXED, None, heads)
+    compare(run_twice(kernel, case, None), exact(case, None))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("window", [128, 32])
+def test_around_window_and_page_edges(kernel, window):
+    sizes = {edge + off for edge in (window, 128, 256, 256 + window) for off in (-2, -1, 0, 1, 2)}
+    case = gpu_case([(1, size - 1) for size in sorted(sizes)], window)
+    compare(run_twice(kernel, case, window), exact(case, window))
+    case = gpu_case([(3, size - 1) for size in sorted(sizes)], window)
+    compare(run_twice(kernel, case, window), exact(case, window))
+
+
+@pytest.mark.parametrize("lengths", [[(1, 131071), (1, 9000)], [(70, 131002)]], ids=str)
+@pytest.mark.parametrize("window", [None, 128])
+def test_the_longest_context(lengths, window):
+    case = gpu_case(lengths, window, (8, 1))
+    compare(run_twice(DECODE, case, window), exact(case, window))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("window", [None, 128])
+@pytest.mark.parametrize("sink", [-torch.inf, 0.0, -300.0, 6.0, 40.0])
+def test_sinks(kernel, sink, window):
+    """From none to such that take nearly everything."""
+    sinks = torch.full(HEADS[:1], sink)
+    sinks[::3] += 1
+    case = gpu_case(MIXED + [(1, 700)], window, sinks=sinks)
+    case = replace(case, meta=replace(case.meta, num_decodes=3))
+    compare(run_twice(kernel, case, window), exact(case, window))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_huge_sinks_take_everything(kernel):
+    case = gpu_case([(1, 700), (1, 3), (30, 200)], sinks=torch.full(HEADS[:1], 1e4))
+    assert run_twice(kernel, case, None).abs().max() == 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("scale", [0.0, 20.0])
+def test_flat_and_steep_scores(kernel, scale):
+    """All keys alike, and all weight on one of them."""
+    case = gpu_case(MIXED)
+    case.q.mul_(scale)
+    compare(run_twice(kernel, case, None), exact(case, None))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("window", [None, 128])
+def test_a_request_without_keys_gives_zeros(kernel, window):
+    case = gpu_case([(1, 300), (1, 5), (1, 700)], window, sinks=torch.full(HEADS[:1], -torch.inf))
+    lens = case.meta.kv_lens.clone()
+    lens[1] = 0
+    padded = replace(case, meta=replace(case.meta, kv_lens=lens))
+    got, whole = run_twice(kernel, padded, window), run_twice(kernel, case, window)
+    assert (got[1] == 0).all() and torch.equal(got[::2], whole[::2])
+
+
+@pytest.mark.parametrize("window", [None, 128])
+def test_decodes_do_not_depend_on_the_batch(window):
+    """Alone, among others, in another order, with a wider page table: the same bits."""
+    case = gpu_case(DECODES, window)
+    together = run_twice(DECODE, case, window)
+    meta = case.meta
+    for b in range(len(DECODES)):
+        alone = replace(
+            meta,
+            positions=meta.positions[b : b + 1],
+            cu_seqlens_q=meta.cu_seqlens_q[:2],
+            kv_lens=meta.kv_lens[b : b + 1],
+            page_table=meta.page_table[b : b + 1],
+            window_page_table=meta.window_page_table[b : b + 1],
+            num_decodes=1,
+        )
+        cut = replace(case, q=case.q[b : b + 1], meta=alone)
+        assert torch.equal(DECODE.fn(*cut.args, window), together[b : b + 1]), b
+        used = max(1, -(-CONTEXTS[b] // 128))
+        tables = (meta.page_table[b : b + 1, :used], meta.window_page_table[b : b + 1, :used])
+        page_table, window_page_table = (table.contiguous() for table in tables)
+        narrow = replace(alone, page_table=page_table, window_page_table=window_page_table)
+        cut = replace(cut, meta=narrow)
+        assert torch.equal(DECODE.fn(*cut.args, window), together[b : b + 1]), b
+
+
+@pytest.mark.parametrize("window", [None, 128, 32])
+def test_prefill_bits_depend_on_position_and_keys_alone(window):
+    """A prompt at once, in chunks and token by token, alone and beside others."""
+    size = 413
+    case = gpu_case([(size, 0), (9, 30)], window)
+    full = replace(case.meta, window_page_table=case.meta.page_table)
+    case = gpu_case([(size, 0), (9, 30)])
+    case = replace(case, meta=replace(full, page_table=case.meta.page_table,
+                                      window_page_table=case.meta.page_table))  # fmt: skip
+    whole = run_twice(PREFILL, case, window)[:size]
+    table = case.meta.page_table[:1]
+    for step in (1, 7, 24, 100, 128, 250):
+        for first in range(0, size, step if step > 1 else 13):
+            last = min(first + step, size)
+            ints = lambda *values: torch.tensor(values, dtype=torch.int32, device="cuda")
+            meta = replace(
+                case.meta,
+                positions=torch.arange(first, last, dtype=torch.int32, device="cuda"),
+                cu_seqlens_q=ints(0, last - first),
+                kv_lens=ints(last),
+                page_table=table,
+                window_page_table=table,
+                num_decodes=0,
+                max_query_len=last - first,
+            )
+            with poisoned():
+                got = PREFILL.fn(
+                    case.q[first:last].contiguous(), *case.args[1:4], meta, window
+                )
+            assert torch.equal(got, whole[first:last]), (step, first)
+
+
+def test_many_requests():
+    case = gpu_case([(1, 37 * i % 400) for i in range(512)], heads=(8, 1))
+    compare(run_twice(DECODE, case, None), exact(case, None))
