@@ -43,7 +43,7 @@ OUTSIDE = {
     "__main__": {"click"},
 }
 """Part of haast -> what it may import that is neither haast nor the standard library"""
-PURE = ("engine/request.py", "engine/random.py", "cuda/build.py")
+PURE = ("engine/request.py", "cuda/build.py")
 """Files of parts that may import torch which must not"""
 
 

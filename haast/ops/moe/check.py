@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from haast.mxfp4 import SwizzledWeight
+from haast.ops.check import FLOATS, check_devices, check_tensor
 from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
@@ -11,35 +12,6 @@ MAX_EXPERTS = 256
 MAX_ACTIVE = 32
 MAX_RESULT = 2**32
 """elements of moe_down's result"""
-ALIGNMENT = 16
-"""bytes, of what is copied 16 bytes at a time"""
-
-
-def check_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: int | None) -> None:
-    """A contiguous tensor of this dtype and shape (None: any size).
-
-    Raises ValueError that names what differs.
-    """
-    if value.dtype != dtype:
-        raise ValueError(f"{name} must be {dtype}; got {value.dtype}")
-    fits = value.ndim == len(shape) and all(
-        want in (None, size) for want, size in zip(shape, value.shape, strict=True)
-    )
-    if not fits:
-        wanted = ["*" if want is None else want for want in shape]
-        raise ValueError(f"{name} must have shape {wanted}; got {list(value.shape)}")
-    if not value.is_contiguous():
-        raise ValueError(f"{name} must be contiguous; its strides are {value.stride()}")
-    if value.device.type == "cuda" and value.data_ptr() % ALIGNMENT:
-        raise ValueError(f"{name} must begin at a multiple of {ALIGNMENT} bytes in memory")
-
-
-def check_devices(**tensors: Tensor) -> None:
-    """All on the same device. Raises ValueError naming the first that is elsewhere."""
-    (first, expected), *others = ((name, value.device) for name, value in tensors.items())
-    for name, device in others:
-        if device != expected:
-            raise ValueError(f"{name} is on {device}, but {first} is on {expected}")
 
 
 def check_weight(weight: ExpertWeights, k: int, is_paired: bool) -> SwizzledWeight:
@@ -118,16 +90,14 @@ def check_grouped(
     known = check_weight(weight, x.shape[1], is_paired=False)
     check_tensor("expert_offs", expert_offs, torch.int32, known.shape[0] + 1)
     check_devices(x=x, weight=known.storage, expert_offs=expert_offs)
-    if out_dtype not in (torch.bfloat16, torch.float32):
+    if out_dtype not in FLOATS:
         raise ValueError(f"out_dtype must be torch.bfloat16 or torch.float32; got {out_dtype}")
     return known
 
 
 def check_route(logits: Tensor, num_active: int) -> None:
     """Arguments of route; raises ValueError."""
-    if logits.dtype not in (torch.bfloat16, torch.float32):
-        raise ValueError(f"logits must be torch.bfloat16 or torch.float32; got {logits.dtype}")
-    check_tensor("logits", logits, logits.dtype, None, None)
+    check_tensor("logits", logits, FLOATS, None, None)
     num_experts = logits.shape[1]
     if num_experts > MAX_EXPERTS:
         raise ValueError(f"logits have {num_experts} experts; at most {MAX_EXPERTS} are supported")
