@@ -54,7 +54,6 @@ PURE = (
             "kv_plan",
             "pages",
             "prefix_cache",
-            "random",
             "request",
             "sampling_params",
             "scheduler",

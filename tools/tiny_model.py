@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 from haast.config import ModelConfig
 from haast.mxfp4 import dequantize, quantize
 from haast.ops.moe import swiglu
-from haast.ops.rms_norm import rms_norm_reference
+from haast.ops.rms_norm.reference import rms_norm
 from haast.ops.rope import rope_tables, rotate
 
 BALANCE_WEIGHT = 0.01
@@ -51,7 +51,7 @@ class TinyModel(nn.Module):
             x = x + self._attention(x, weights, mask, rows.positions.flatten())
             y, layer_balance = self._experts(x, weights)
             x, balance = x + y, balance + layer_balance
-        x = rms_norm_reference(x, p["norm"], config.rms_norm_eps)
+        x = rms_norm(x, p["norm"], config.rms_norm_eps)
         return linear(x, p["lm_head"]).view(num_rows, length, -1), balance
 
     def _attention(
@@ -59,7 +59,7 @@ class TinyModel(nn.Module):
     ) -> Tensor:
         config = self.config
         num_rows, length, _ = mask.shape
-        x = rms_norm_reference(x, w["attn_norm"], config.rms_norm_eps)
+        x = rms_norm(x, w["attn_norm"], config.rms_norm_eps)
         heads = linear(x, w["qkv_weight"], w["qkv_bias"]).view(len(x), -1, config.head_dim)
         q, k, v = torch.split(
             heads, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1
@@ -78,7 +78,7 @@ class TinyModel(nn.Module):
     def _experts(self, x: Tensor, w: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Every expert on every token, weighted by the router: dense, because it is small."""
         config = self.config
-        x = rms_norm_reference(x, w["mlp_norm"], config.rms_norm_eps)
+        x = rms_norm(x, w["mlp_norm"], config.rms_norm_eps)
         scores = linear(x, w["router_weight"], w["router_bias"]).float()
         top, ids = scores.topk(config.num_active_experts)
         chosen = one_hot(ids, config.num_experts)

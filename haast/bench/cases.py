@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from haast.bench.small_cases import SMALL_BUILDERS
 from haast.config import ModelConfig
 from haast.model.config_file import read_model_config
 from haast.model.locate import locate_config
@@ -161,5 +162,6 @@ BUILDERS: dict[str, Callable[[Draw, ModelConfig, int], tuple[Any, ...]]] = {
     "moe_up": _moe_up,
     "moe_down": _moe_down,
     "grouped_matmul": _grouped_matmul,
+    **SMALL_BUILDERS,
 }
 """Op -> positional arguments for T tokens; every op that has kernels is here"""

@@ -54,6 +54,11 @@ def find_op(name: str, ops: Sequence[Op[Any, Any]] = OPS) -> Op[Any, Any]:
     return found[name]
 
 
+def find_ops(names: Sequence[str]) -> list[Op[Any, Any]]:
+    """Those ops, or if none is named all that have kernels. Raises BenchError as find_op does."""
+    return [find_op(name) for name in names] or [op for op in OPS if op.kernels]
+
+
 def launched(op: Op[Any, Any], config: ModelConfig, num_tokens: int) -> tuple[str, ...]:
     """CUDA kernels of a call, in order. Raises BenchError with every reason if none runs."""
     table = op_table(op, config, num_tokens)

@@ -1,4 +1,4 @@
-"""`haast bench`: speed of the expert kernels, against ceilings measured in the same run."""
+"""`haast bench`: speed of kernels; of the experts' against ceilings measured in the same run."""
 
 import json
 from pathlib import Path
@@ -104,6 +104,35 @@ def moe(against: str | None, plot: Path | None, out: Path | None, **options: Any
         title = f"Expert layer of {sweep.model} on {result['gpu']}, {sweep.popularity} routing"
         roofline(title, ceilings, points(rows)).savefig(plot)
     _finish(result, out)
+
+
+@command.command("ops", short_help="Any op that has kernels.")
+@model_option
+@tokens_option("1,64,256")
+@click.option(
+    "--op", "names", multiple=True, help="Only this op; may be given again. Default: all."
+)
+@click.option(
+    "--iters", "replays", type=click.IntRange(1), default=20, show_default=True, help="Replays."
+)
+@OUT
+def ops(
+    model: str, tokens: tuple[int, ...], names: tuple[str, ...], replays: int, out: Path | None
+) -> None:
+    """Time of one call of each op and the CUDA kernels it launches, replayed in a graph."""
+    from haast.bench.cases import read_config
+    from haast.bench.machine import document, l2_bytes, one_line
+    from haast.bench.ops import measure
+    from haast.bench.tables import find_ops
+
+    config = read_config(model)
+    rows = []
+    with one_line():
+        for row in measure(find_ops(names), config, tokens, replays, l2_bytes()):
+            rows.append(row)
+            launched = " -> ".join(row["symbols"])
+            click.echo(f"{row['op']:15} {row['tokens']:6} tokens {row['us']:9.2f} us  {launched}")
+    _finish(document("ops", model=model, rows=rows), out)
 
 
 def _start() -> tuple[int, "Ceilings"]:

@@ -17,6 +17,20 @@ __device__ __forceinline__ T broadcast(T value) {
   return __shfl_sync(~0u, value, 0);
 }
 
+// The larger one, NaN if either is.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+  float largest;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(largest) : "f"(a), "f"(b));
+  return largest;
+}
+
+// 2^x to 2 units in the last place; 0 below 2^-126.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+
 // ---- programmatic dependent launch
 
 // Nothing that an earlier kernel of the stream wrote may be read, and nothing that it reads may be

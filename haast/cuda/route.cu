@@ -2,6 +2,7 @@
 // expert. Tokens are taken 64 at a time: within such a block, expert e's tokens are a 64-bit mask
 // (a token picks an expert at most once), so ranks are bit counts and no order depends on timing.
 #include "experts.cuh"
+#include "float_key.cuh"
 
 namespace haast {
 namespace {
@@ -40,17 +41,6 @@ struct Masks {
 
 __device__ __forceinline__ float to_float(float v) { return v; }
 __device__ __forceinline__ float to_float(bf16 v) { return __bfloat162float(v); }
-
-// Larger floats have larger keys, NaN the largest; 0 is below every number.
-__device__ __forceinline__ uint32_t key_of(float v) {
-  if (v != v) return ~0u;
-  const uint32_t bits = __float_as_uint(v == 0.0f ? 0.0f : v);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-__device__ __forceinline__ float value_of(uint32_t key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
-}
 
 // One warp, one token of up to 32 LANE_EXPERTS experts: lane c returns choice c (expert and key),
 // largest first, ties to the lower expert.

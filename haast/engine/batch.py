@@ -1,12 +1,12 @@
 """Requests -> the tensors one step runs on."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from haast.engine.random import uniform
 from haast.engine.request import Request
 from haast.model.kv_cache import PAGE_SIZE
 from haast.ops import Sampling, StepMeta
@@ -65,14 +65,17 @@ def sampling_tensors(
 ) -> Sampling:
     """How each request's next token is drawn."""
     params = [request.params for request in requests]
+    top_k = [min(p.top_k or vocab_size, vocab_size) for p in params]
+    # the same 64 bits as a signed number
+    seeds = [request.seed - ((request.seed >> 63) << 64) for request in requests]
+    positions = [request.num_tokens for request in requests]
+    floats = partial(torch.tensor, dtype=torch.float32, device=device)
+    ints = partial(torch.tensor, dtype=torch.int32, device=device)
     return Sampling(
-        temperature=torch.tensor([p.temperature for p in params], device=device),
-        top_k=torch.tensor([min(p.top_k or vocab_size, vocab_size) for p in params], device=device),
-        top_p=torch.tensor([p.top_p for p in params], device=device),
-        min_p=torch.tensor([p.min_p for p in params], device=device),
-        uniform=torch.tensor(
-            [uniform(request.seed, request.num_tokens) for request in requests],
-            dtype=torch.float64,
-            device=device,
-        ),
+        temperature=floats([p.temperature for p in params]),
+        top_k=ints(top_k),
+        top_p=floats([p.top_p for p in params]),
+        min_p=floats([p.min_p for p in params]),
+        seed=torch.tensor(seeds, device=device),
+        position=ints(positions),
     )

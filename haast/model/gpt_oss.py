@@ -30,11 +30,15 @@ class GptOss:
         kv         KVCache, written in place
         returns    [T, H], normalised hidden states for `logits`
         """
+        layers, eps = self.parameters.layers, self.config.rms_norm_eps
+        after = [*(layer.attn_norm for layer in layers[1:]), self.parameters.norm]
         x = self.parameters.embedding[token_ids]
-        for index, layer in enumerate(self.parameters.layers):
-            x = x + self._attention(x, index, layer, meta, kv)
-            x = x + self._experts(x, layer)
-        return ops.rms_norm(x, self.parameters.norm, self.config.rms_norm_eps)
+        normed = ops.rms_norm(x, layers[0].attn_norm, eps)
+        for index, (layer, next_norm) in enumerate(zip(layers, after, strict=True)):
+            delta = self._attention(normed, index, layer, meta, kv)
+            x, normed = ops.add_rms_norm(x, delta, layer.mlp_norm, eps)
+            x, normed = ops.add_rms_norm(x, self._experts(normed, layer), next_norm, eps)
+        return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V] fp32."""
@@ -43,7 +47,6 @@ class GptOss:
     def _attention(
         self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache
     ) -> Tensor:
-        x = ops.rms_norm(x, layer.attn_norm, self.config.rms_norm_eps)
         qkv = ops.linear(x, layer.qkv_weight, layer.qkv_bias)
         window, cache = self.config.windows[index], kv.layers[index]
         slots = meta.slots_of(window)
@@ -53,7 +56,6 @@ class GptOss:
 
     def _experts(self, x: Tensor, layer: LayerParameters) -> Tensor:
         config = self.config
-        x = ops.rms_norm(x, layer.mlp_norm, config.rms_norm_eps)
         scores = ops.linear(x, layer.router_weight, layer.router_bias)
         routing = ops.route(scores, config.num_active_experts)
         h = ops.moe_up(x, layer.up_weight, layer.up_bias, routing, config.swiglu_limit)

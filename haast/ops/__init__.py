@@ -2,18 +2,28 @@
 
 from typing import Any
 
+from haast.ops.adjust_logits import (
+    Biases,
+    Masks,
+    Penalties,
+    adjust_logits,
+    count_tokens,
+    empty_history,
+    reset_history,
+)
 from haast.ops.attention import StepMeta, attention
 from haast.ops.dispatch import REFERENCE, Kernel, Op, Verdict, pin
 from haast.ops.hopper import why_no_kernels
 from haast.ops.linear import linear
 from haast.ops.moe import ExpertWeights, Routing, grouped_matmul, moe_down, moe_up, route
-from haast.ops.rms_norm import rms_norm
+from haast.ops.rms_norm import add_rms_norm, rms_norm
 from haast.ops.rope import rope_tables
 from haast.ops.rope_kv_write import rope_kv_write
-from haast.ops.sample import Sampling, sample
+from haast.ops.sample import Sampling, logprobs, sample
 
 MODEL_OPS: tuple[Op[Any, Any], ...] = (
     rms_norm,
+    add_rms_norm,
     linear,
     rope_kv_write,
     attention,
@@ -23,26 +33,35 @@ MODEL_OPS: tuple[Op[Any, Any], ...] = (
     sample,
 )
 """What generating runs"""
-OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, grouped_matmul)
+OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, adjust_logits, count_tokens, grouped_matmul)
 """All of them"""
 
 __all__ = [
     "MODEL_OPS",
     "OPS",
     "REFERENCE",
+    "Biases",
     "ExpertWeights",
     "Kernel",
+    "Masks",
     "Op",
+    "Penalties",
     "Routing",
     "Sampling",
     "StepMeta",
     "Verdict",
+    "add_rms_norm",
+    "adjust_logits",
     "attention",
+    "count_tokens",
+    "empty_history",
     "grouped_matmul",
     "linear",
+    "logprobs",
     "moe_down",
     "moe_up",
     "pin",
+    "reset_history",
     "rms_norm",
     "rope_kv_write",
     "rope_tables",

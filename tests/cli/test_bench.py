@@ -44,6 +44,23 @@ def test_grouped_prints_the_baselines_lines_first_and_json_last(haast, tmp_path)
 
 
 @pytest.mark.usefixtures("rehearsal")
+def test_ops_prints_a_row_a_call_and_json_last(haast, small_model, tmp_path):
+    words = ("--model", small_model, "--tokens", "1,3", "--op", "sample", "--op", "rms_norm")
+    outcome = haast("bench", "ops", *words, "--iters", 4)
+    assert outcome.code == 0 and outcome.err == ""
+    *lines, last = outcome.out.splitlines()
+    shown = [line.split() for line in lines]
+    assert [(words[0], words[1], words[3]) for words in shown] == [
+        (op, tokens, "40.00") for op in ("sample", "rms_norm") for tokens in ("1", "3")
+    ]
+    assert lines[0].endswith("us  sample_bf16")
+    rows = json.loads(last)["rows"]
+    # V = 4096 or H = 64, three times 20,000 bytes of cache to get past, at most 200
+    assert [row["sets"] for row in rows] == [8, 3, 200, 118]
+    assert rows[2]["symbols"] == ["rms_norm_bf16"]
+
+
+@pytest.mark.usefixtures("rehearsal")
 def test_the_script_takes_the_same_flags(capsys, monkeypatch):
     words = [str(word) for word in (*GROUPED, "--warmup", 2, "--iters", 3)]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])

@@ -69,8 +69,11 @@ def test_without_a_hopper_gpu(refused, monkeypatch):
 @pytest.mark.parametrize(
     "words, text",
     [
-        (("moe_pu", "--tokens", "4"), "no op 'moe_pu' with kernels; there are route, moe_up"),
-        (("rms_norm", "--tokens", "4"), "no op 'rms_norm' with kernels"),
+        (
+            ("moe_pu", "--tokens", "4"),
+            "no op 'moe_pu' with kernels; there are rms_norm, add_rms_norm",
+        ),
+        (("linear", "--tokens", "4"), "no op 'linear' with kernels"),
         (("moe_up",), "Missing option '--tokens'"),
         (("moe_up", "--tokens", "0"), "0 is not in the range"),
         (("moe_up", "--tokens", "4", "--model", "x"), "x: neither gpt-oss-20b nor"),

@@ -16,6 +16,11 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.cu"))
 RING = ("UBLKCP", r"LDS\.128")
 
 LIMITS = (
+    Limit(r"(add_)?rms_norm_bf16", registers=32, needs=(r"LDG\.E\.128",)),
+    Limit("sample_bf16", registers=40, needs=("UBLKCP", r"LDS\.128", "UCGABAR_WAIT")),
+    Limit("sample_fp32", registers=64, needs=("UBLKCP", r"LDS\.128", "UCGABAR_WAIT")),
+    Limit(r"adjust_logits_\w+", registers=40, needs=(r"LDG\.E\.128",)),
+    Limit(r"bias_logits_\w+|count_tokens", registers=16),
     Limit("moe_combine", registers=48),
     Limit("moe_gather", registers=32),
     Limit(r"route_(place|small_\w+)", registers=32),

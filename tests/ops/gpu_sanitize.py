@@ -18,6 +18,7 @@ from haast.bench.machine import why_no_hopper
 from haast.ops import Op, Routing, route
 
 from .gpu_cases import MATMULS, TABLE, Case, Shape, build, compare
+from .gpu_small_cases import run_small
 
 SMALL = Shape(num_experts=4, num_active=3, hidden=96, intermediate=160)
 LONG = Shape(num_experts=3, num_active=2, hidden=32, intermediate=1568)
@@ -41,7 +42,9 @@ def every_symbol() -> set[str]:
                 found.update(kernel.symbols(arguments[0].float(), arguments[1]))
             if op.name == "grouped_matmul":
                 found.update(kernel.symbols(*arguments, torch.float32))
-    return found
+            if op.name in ("sample", "adjust_logits"):
+                found.update(kernel.symbols(arguments[0].float(), *arguments[1:]))
+    return found | {"bias_logits_bf16", "bias_logits_fp32"}
 
 
 def cases(op: Op) -> Iterator[Case]:
@@ -99,7 +102,7 @@ def main() -> None:
     if reason is not None:
         raise SystemExit(reason)
     device = torch.device("cuda", 0)
-    seen = run_routes(device) | run_matmuls(device)
+    seen = run_routes(device) | run_matmuls(device) | {*run_small(device)}
     torch.cuda.synchronize()
     print("\n".join(sorted(seen)))
     missing = every_symbol() - seen

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from haast.bench.cases import BUILDERS, Draw, read_config
+from haast.bench.small_cases import SMALL_BUILDERS
 from haast.cuda.build import CUBINS
 from haast.ops import OPS, grouped_matmul, moe_down, moe_up
 
@@ -29,8 +30,9 @@ OPS_WITH_KERNELS = [op for op in OPS if op.kernels]
 
 
 def test_every_op_with_kernels_is_tested():
-    """`route` in test_moe_kernels_route.py, the others by their place in CALLS."""
-    assert {op.name for op in OPS_WITH_KERNELS} == {"route", *CALLS} == {*BUILDERS}
+    """`route` in test_moe_kernels_route.py, small ops in test_small_kernels.py, others by CALLS."""
+    tested = {"route", *SMALL_BUILDERS, *CALLS}
+    assert {op.name for op in OPS_WITH_KERNELS} == tested == {*BUILDERS}
 
 
 @pytest.mark.parametrize("num_tokens", TOKENS)

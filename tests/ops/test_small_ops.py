@@ -10,6 +10,7 @@ from haast import ops
 from .pinned import close, normal, reference
 
 rms_norm, linear = map(reference, (ops.rms_norm, ops.linear))
+add_rms_norm = reference(ops.add_rms_norm)
 DTYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2**-8)]
 
 
@@ -40,6 +41,16 @@ def test_rms_norm_rounds_once():
 def test_rms_norm_of_large_numbers_stays_finite():
     x = torch.full((1, 8), 1e18, dtype=torch.bfloat16)
     assert rms_norm(x, torch.ones(8), 1e-5).tolist() == [[1.0] * 8]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_tokens", [0, 1, 7])
+def test_add_rms_norm_is_a_rounded_sum_and_its_norm(dtype, num_tokens):
+    x, delta = (normal(num_tokens, 48, seed=seed, dtype=dtype) * 3 for seed in (1, 2))
+    weight = normal(48, dtype=dtype)
+    total, normed = add_rms_norm(x, delta, weight, 0.3)
+    assert torch.equal(total, (x.double() + delta.double()).to(dtype))
+    assert torch.equal(normed, rms_norm(total, weight, 0.3))
 
 
 @pytest.mark.parametrize("dtype, rel", DTYPES)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from haast.mxfp4 import SwizzledWeight
-from haast.ops.check import check_devices, check_tensor
+from haast.ops.check import FLOATS, check_devices, check_tensor
 from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
@@ -90,16 +90,14 @@ def check_grouped(
     known = check_weight(weight, x.shape[1], is_paired=False)
     check_tensor("expert_offs", expert_offs, torch.int32, known.shape[0] + 1)
     check_devices(x=x, weight=known.storage, expert_offs=expert_offs)
-    if out_dtype not in (torch.bfloat16, torch.float32):
+    if out_dtype not in FLOATS:
         raise ValueError(f"out_dtype must be torch.bfloat16 or torch.float32; got {out_dtype}")
     return known
 
 
 def check_route(logits: Tensor, num_active: int) -> None:
     """Arguments of route; raises ValueError."""
-    if logits.dtype not in (torch.bfloat16, torch.float32):
-        raise ValueError(f"logits must be torch.bfloat16 or torch.float32; got {logits.dtype}")
-    check_tensor("logits", logits, logits.dtype, None, None)
+    check_tensor("logits", logits, FLOATS, None, None)
     num_experts = logits.shape[1]
     if num_experts > MAX_EXPERTS:
         raise ValueError(f"logits have {num_experts} experts; at most {MAX_EXPERTS} are supported")

@@ -1,0 +1,36 @@
+// CTAs of one cluster: who they are, when all have arrived, and each other's shared memory.
+#pragma once
+#include "ptx.cuh"
+
+namespace haast {
+
+__device__ __forceinline__ int cluster_rank() {
+  int rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// Where another CTA of the cluster keeps what this one has at a shared address. That CTA has to
+// have begun (a barrier passed) and must not have ended.
+template <class T>
+__device__ __forceinline__ T* in_cta(T* own, int rank) {
+  T* there;
+  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(own), "r"(rank));
+  return there;
+}
+
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// All threads of all its CTAs; what they wrote before is seen after.
+__device__ __forceinline__ void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+}  // namespace haast
