@@ -69,7 +69,10 @@ def test_without_a_hopper_gpu(refused, monkeypatch):
 @pytest.mark.parametrize(
     "words, text",
     [
-        (("moe_pu", "--tokens", "4"), "no op 'moe_pu' with kernels; there are route, moe_up"),
+        (
+            ("moe_pu", "--tokens", "4"),
+            "no op 'moe_pu' with kernels; there are rope_kv_write, attention",
+        ),
         (("rms_norm", "--tokens", "4"), "no op 'rms_norm' with kernels"),
         (("moe_up",), "Missing option '--tokens'"),
         (("moe_up", "--tokens", "0"), "0 is not in the range"),
