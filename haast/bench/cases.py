@@ -8,17 +8,23 @@ import torch
 from torch import Tensor
 
 from haast.bench.small_cases import SMALL_BUILDERS
+from haast.bench.steps import decode_step, prompt_step
 from haast.config import ModelConfig
 from haast.model.config_file import read_model_config
+from haast.model.kv_cache import PAGE_SIZE
 from haast.model.locate import locate_config
 from haast.mxfp4 import GROUP, HopperLayout, Mxfp4Weight, SwizzledWeight
-from haast.ops import Routing, route
+from haast.ops import Routing, StepMeta, rope_tables, route
 
 Popularity = Literal["uniform", "skewed"]
 
 BIAS_STD = 0.02
 SCALES = (118, 124)
 """First and last scale byte of random weights"""
+MOST_DECODES = 512
+"""Tokens up to which a step is one new token of each of as many requests"""
+CONTEXT = 1024
+"""Keys of such a request"""
 
 
 def read_config(model: str) -> ModelConfig:
@@ -157,7 +163,46 @@ def _grouped_matmul(draw: Draw, config: ModelConfig, num_tokens: int) -> tuple[A
     )
 
 
+def _step(device: torch.device, num_tokens: int) -> StepMeta:
+    """Up to MOST_DECODES tokens are of as many requests with CONTEXT keys, more are one prompt."""
+    if num_tokens <= MOST_DECODES:
+        return decode_step(device, num_tokens, CONTEXT)
+    return prompt_step(device, num_tokens)
+
+
+def _caches(draw: Draw, config: ModelConfig, meta: StepMeta) -> tuple[Tensor, Tensor]:
+    """A pool of all pages that the step names."""
+    shape = (meta.page_table.numel(), config.num_kv_heads, PAGE_SIZE, config.head_dim)
+    return draw.normal(*shape), draw.normal(*shape)
+
+
+def _rope_kv_write(draw: Draw, config: ModelConfig, num_tokens: int) -> tuple[Any, ...]:
+    meta = _step(draw.device, num_tokens)
+    tables = rope_tables(config.rope, config.head_dim, max(CONTEXT, num_tokens))
+    return (
+        draw.normal(num_tokens, config.qkv_size),
+        meta.positions,
+        *(table.to(draw.device) for table in tables),
+        *_caches(draw, config, meta),
+        meta.slot_mapping,
+    )
+
+
+def _attention(draw: Draw, config: ModelConfig, num_tokens: int) -> tuple[Any, ...]:
+    """Of a layer without a window."""
+    meta = _step(draw.device, num_tokens)
+    return (
+        draw.normal(num_tokens, config.num_heads, config.head_dim),
+        *_caches(draw, config, meta),
+        draw.normal(config.num_heads),
+        meta,
+        None,
+    )
+
+
 BUILDERS: dict[str, Callable[[Draw, ModelConfig, int], tuple[Any, ...]]] = {
+    "rope_kv_write": _rope_kv_write,
+    "attention": _attention,
     "route": _route,
     "moe_up": _moe_up,
     "moe_down": _moe_down,

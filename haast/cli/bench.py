@@ -1,4 +1,4 @@
-"""`haast bench`: speed of kernels; of the experts' against ceilings measured in the same run."""
+"""`haast bench`: speed of kernels, against ceilings measured in the same run."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from haast.cli.options import FILE
-from haast.cli.shapes import model_option, tokens_option
+from haast.cli.shapes import model_option, numbers_option, tokens_option
 
 if TYPE_CHECKING:
     from haast.bench.rooflines import Ceilings
@@ -133,6 +133,37 @@ def ops(
             launched = " -> ".join(row["symbols"])
             click.echo(f"{row['op']:15} {row['tokens']:6} tokens {row['us']:9.2f} us  {launched}")
     _finish(document("ops", model=model, rows=rows), out)
+
+
+@command.command("attention", short_help="Attention over batches, contexts and prompts.")
+@model_option
+@numbers_option("--batches", "1,8,64,256", "Requests of a decode step, with commas between.")
+@numbers_option("--contexts", "1024,4096,16384", "Keys that each of them has.")
+@numbers_option("--prompts", "1024,2048,4096,8192,16384,32768", "Lengths of a prompt read at once.")
+@click.option(
+    "--iters", "replays", type=click.IntRange(1), default=20, show_default=True, help="Replays."
+)
+@OUT
+def attention(model: str, out: Path | None, **options: Any) -> None:
+    """Decode steps and prompts, of full-attention and sliding layers, with their floors.
+
+    Caches of decode steps rotate so that none is found in the L2 cache. The floor is the larger of
+    bytes over the read ceiling and FLOP over the matmul ceiling; masked scores are no FLOP.
+    """
+    from haast.bench.attention import HEADING, Sweep, measure, row_line
+    from haast.bench.cases import read_config
+    from haast.bench.machine import document
+    from haast.bench.report import ceiling_line
+
+    sweep = Sweep(config=read_config(model), **options)
+    l2_bytes, ceilings = _start()
+    click.echo(f"{model}; {ceiling_line(ceilings)}")
+    click.echo(HEADING)
+    rows = []
+    for row in measure(sweep, l2_bytes, ceilings):
+        rows.append(row)
+        click.echo(row_line(row))
+    _finish(document("attention", model=model, ceilings=vars(ceilings), rows=rows), out)
 
 
 def _start() -> tuple[int, "Ceilings"]:

@@ -18,15 +18,20 @@ model_option = click.option(
 )
 
 
-def tokens_option(default: str) -> Callable[[F], F]:
+def numbers_option(name: str, default: str, text: str) -> Callable[[F], F]:
+    """An option that takes positive numbers with commas between."""
     return click.option(
-        "--tokens",
+        name,
         metavar="N,N,...",
         default=default,
         show_default=True,
         callback=_numbers,
-        help="Tokens of a step, with commas between.",
+        help=text,
     )
+
+
+def tokens_option(default: str) -> Callable[[F], F]:
+    return numbers_option("--tokens", default, "Tokens of a step, with commas between.")
 
 
 def _numbers(_ctx: click.Context, _option: click.Parameter, value: str) -> tuple[int, ...]:

@@ -1,12 +1,7 @@
 #pragma once
+#include "ptx.cuh"
 
 namespace haast {
-
-__device__ __forceinline__ float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 __device__ __forceinline__ float reciprocal_approx(float x) {
   float y;
@@ -32,7 +27,7 @@ __device__ __forceinline__ float swiglu(float gate, float up, float limit) {
   constexpr float minus_alpha_log2e = -1.702f * 1.4426950408889634f;
   const float g = min_nan(gate, limit);
   const float u = min_nan(max_nan(up, -limit), limit);
-  return g * reciprocal_approx(1.0f + exp2_approx(minus_alpha_log2e * g)) * (u + 1.0f);
+  return g * reciprocal_approx(1.0f + exp2_fast(minus_alpha_log2e * g)) * (u + 1.0f);
 }
 
 }  // namespace haast

@@ -91,6 +91,24 @@ def test_moe_prints_a_row_a_size_and_json_last(haast, small_model, tmp_path):
 
 
 @pytest.mark.usefixtures("rehearsal")
+def test_attention_prints_a_row_a_point_and_json_last(haast, small_model, tmp_path):
+    out = tmp_path / "results.jsonl"
+    words = ("--batches", "1,3", "--contexts", "40", "--prompts", "50", "--iters", 7)
+    outcome = haast("bench", "attention", "--model", small_model, *words, "--out", out)
+    assert outcome.code == 0 and outcome.err == ""
+    first, head, *lines, last = outcome.out.splitlines()
+    assert "ceilings: read 3.100 TB/s (by triton)" in first
+    assert head.split()[:4] == ["batch", "context", "window", "us"]
+    starts = [["1", "40"], ["3", "40"], ["prompt", "50"]]
+    wanted = [[*start, window] for start in starts for window in ("-", "32")]
+    assert [line.split()[:3] for line in lines] == wanted
+    document = json.loads(last)
+    assert set(document) > MACHINE and len(document["rows"]) == 6
+    assert document["rows"][0]["timing"]["replays"] == 7
+    assert out.read_text() == f"{last}\n"
+
+
+@pytest.mark.usefixtures("rehearsal")
 def test_a_rival_that_is_not_there(haast, small_model):
     words = ("--model", small_model, "--tokens", 1, "--against", "triton_kernels")
     outcome = haast("bench", "moe", *words)
@@ -103,7 +121,7 @@ def test_a_shape_that_cannot_be_packed(refused):
     assert text.endswith("N must be a multiple of 16 and K of 32")
 
 
-@pytest.mark.parametrize("bench", ["grouped", "moe"])
+@pytest.mark.parametrize("bench", ["grouped", "moe", "attention"])
 def test_without_a_hopper_gpu(refused, monkeypatch, bench):
     monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -119,6 +137,7 @@ def test_without_a_hopper_gpu(refused, monkeypatch, bench):
         (("moe", "--routing", "x"), "'x' is not one of 'uniform', 'skewed'"),
         (("moe", "--against", "x"), "'x' is not"),
         (("moe", "--model", "gpt-oss-7b"), "gpt-oss-7b: neither"),
+        (("attention", "--contexts", "1,x"), "positive numbers with commas between; got '1,x'"),
         (("grouped", "--P", "0"), "0 is not in the range"),
         (("grouped", "--which", "up"), "'up' is not one of 'gate_up', 'down'"),
         (("decode",), "No such command 'decode'"),

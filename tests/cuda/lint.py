@@ -12,7 +12,7 @@ ADVISORY = re.compile(r"\bC(?:7508|751[0-5]|7517|7519|7600)\b.*")
 HMMA = r"HMMA\.16816\.F32\.BF16 "
 HGMMA = r"HGMMA\.64x\d+x16\.F32\.BF16 "
 PDL = {"ACQBULK": "griddepcontrol.wait", "PREEXIT": "griddepcontrol.launch_dependents"}
-WGMMA_NEEDS = ("USETMAXREG", "UTMALDG", r"LDS\.128")
+WGMMA_NEEDS = ("USETMAXREG", "UTMALDG")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Limit:
     """Instructions of the innermost loop per HMMA or HGMMA; the loop with most of these"""
     needs: tuple[str, ...] = ()
     """Instructions that have to be there besides what the kind of kernel needs"""
+    shared_a: int = 0
+    """How many HGMMA may have A in shared memory"""
 
 
 def release_problems(cubin: bytes) -> list[str]:
@@ -89,12 +91,13 @@ def mma_problems(kernel: Kernel) -> list[str]:
     return found + [f"{i} has no place here" for i in wrong]
 
 
-def wgmma_problems(kernel: Kernel) -> list[str]:
+def wgmma_problems(kernel: Kernel, limit: Limit) -> list[str]:
     """Rules for kernels called *_wgmma*: A from registers, which nothing may overwrite."""
     found = [] if kernel.count(HGMMA) else ["no HGMMA.64xNx16.F32.BF16"]
     all_of_them = [i for i in kernel.instructions if i.base == "HGMMA"]
     found += [f"{i}: another kind" for i in all_of_them if not re.match(HGMMA, str(i))]
-    found += [f"{i}: A is in shared memory" for i in all_of_them if not i.a_registers]
+    shared = [i for i in all_of_them if not i.a_registers]
+    found += [f"{i}: A is in shared memory" for i in shared[limit.shared_a :]]
     found += [f"no {opcode}" for opcode in WGMMA_NEEDS if not kernel.count(opcode)]
     return found + kernel.overwritten_operands()
 
@@ -103,7 +106,7 @@ def problems(kernel: Kernel, log: str, limit: Limit) -> list[str]:
     """Everything wrong with a kernel."""
     found = resource_problems(log, kernel.name, limit) + common_problems(kernel, limit)
     if "_wgmma" in kernel.name:
-        return found + wgmma_problems(kernel)
+        return found + wgmma_problems(kernel, limit)
     return found + (mma_problems(kernel) if "_mma" in kernel.name else [])
 
 

@@ -13,7 +13,8 @@ from .sass import Kernel, disassemble, parse
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are built on Linux")
 MODULES = sorted(path.stem for path in SOURCES.glob("*.cu"))
-RING = ("UBLKCP", r"LDS\.128")
+WIDE = (r"LDS\.128",)
+RING = ("UBLKCP", *WIDE)
 
 LIMITS = (
     Limit(r"(add_)?rms_norm_bf16", registers=32, needs=(r"LDG\.E\.128",)),
@@ -21,15 +22,19 @@ LIMITS = (
     Limit("sample_fp32", registers=64, needs=("UBLKCP", r"LDS\.128", "UCGABAR_WAIT")),
     Limit(r"adjust_logits_\w+", registers=40, needs=(r"LDG\.E\.128",)),
     Limit(r"bias_logits_\w+|count_tokens", registers=16),
+    Limit("attention_decode_mma", registers=128, per_mma=12.0, needs=("UTMALDG", "UBLKCP")),
+    Limit("attention_merge", registers=64),
+    Limit("attention_prefill_wgmma", registers=128, per_mma=62.0, shared_a=8),
+    Limit("rope_kv_write", registers=40, needs=(r"LDG\.E\.128", r"STG\.E\.128")),
     Limit("moe_combine", registers=48),
     Limit("moe_gather", registers=32),
     Limit(r"route_(place|small_\w+)", registers=32),
     Limit(r"route_choose_\w+", registers=56),
     Limit(r"moe_(up|down)_mma_n8", registers=96, per_mma=24.0, needs=RING),
     Limit(r"moe_(up|down)_mma_n16", registers=128, per_mma=12.5, needs=RING),
-    Limit(r"(grouped|moe_(up|down))_wgmma_n48\w*", registers=128, per_mma=25.0),
-    Limit(r"(grouped|moe_(up|down))_wgmma_n96\w*", registers=128, per_mma=32.0),
-    Limit(r"(grouped|moe_(up|down))_wgmma_n192\w*", registers=128, per_mma=40.0),
+    Limit(r"(grouped|moe_(up|down))_wgmma_n48\w*", registers=128, per_mma=25.0, needs=WIDE),
+    Limit(r"(grouped|moe_(up|down))_wgmma_n96\w*", registers=128, per_mma=32.0, needs=WIDE),
+    Limit(r"(grouped|moe_(up|down))_wgmma_n192\w*", registers=128, per_mma=40.0, needs=WIDE),
 )
 """One row a kernel, by its name; what the compiler reaches, so that more has to be a choice"""
 

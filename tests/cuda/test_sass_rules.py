@@ -1,6 +1,7 @@
 """The rules find what they are for, in listings made up for each."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -93,12 +94,26 @@ def test_a_rule_of_mma_finds_its_problem(old, new, problem):
         ("64x16x16.F32.BF16", "64x16x8.F32.TF32", "no HGMMA.64xNx16.F32.BF16"),
         ("USETMAXREG", "NOP", "no USETMAXREG"),
         ("UTMALDG", "NOP", "no UTMALDG"),
-        ("LDS.128", "LDS.64", r"no LDS\.128"),
         (WAIT, "", "HMUL2.BF16_V2 R32, R3, R12.reuse writes R32, which an HGMMA still reads"),
     ],
 )
 def test_a_rule_of_wgmma_finds_its_problem(old, new, problem):
     assert any(problem in line for line in found_in(WGMMA.replace(old, new), "wgmma"))
+
+
+def test_a_number_of_hgmma_may_have_a_in_shared_memory():
+    text = WGMMA.replace("R24, R32, gdesc", "R24, gdesc")
+    log = CLEAN_LOG.format(kind="wgmma")
+    assert problems(kernel(text), log, replace(LIMIT, shared_a=1)) == []
+    assert problems(kernel(text), log, replace(LIMIT, shared_a=0)) != []
+
+
+def test_what_a_limit_needs_is_missed():
+    limit = replace(LIMIT, needs=(r"LDS\.128",))
+    log = CLEAN_LOG.format(kind="wgmma")
+    assert problems(kernel(WGMMA), log, limit) == []
+    text = WGMMA.replace("LDS.128", "LDS.64")
+    assert problems(kernel(text), log, limit) == [r"no LDS\.128"]
 
 
 GMMA = "HGMMA.64x16x16.F32.BF16 R24, R{}, gdesc[UR12], R24{}\n"

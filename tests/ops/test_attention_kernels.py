@@ -152,9 +152,7 @@ def test_prefill_bits_depend_on_position_and_keys_alone(window):
                 max_query_len=last - first,
             )
             with poisoned():
-                got = PREFILL.fn(
-                    case.q[first:last].contiguous(), *case.args[1:4], meta, window
-                )
+                got = PREFILL.fn(case.q[first:last].contiguous(), *case.args[1:4], meta, window)
             assert torch.equal(got, whole[first:last]), (step, first)
 
 
