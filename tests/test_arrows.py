@@ -52,6 +52,7 @@ PURE = (
             "intake",
             "kv_pages",
             "kv_plan",
+            "limits",
             "pages",
             "prefix_cache",
             "request",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from haast.engine.intake import Intake
 from haast.engine.kv_pages import KVPages
+from haast.engine.limits import Limits
 from haast.engine.request import (
     FinishReason,
     QueueFullError,
@@ -16,7 +17,7 @@ from haast.engine.request import (
     Status,
     TokenLogprobs,
 )
-from haast.engine.scheduler import Limits, Scheduler
+from haast.engine.scheduler import Scheduler
 from haast.engine.step import Pending, Runner, Step, StepResult
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from haast.engine.kv_pages import KVPages
+from haast.engine.limits import Limits
 from haast.engine.request import Request, RequestError, SamplingParams
-from haast.engine.scheduler import Limits
 
 
 def sibling_seed(seed: int, index: int) -> int:

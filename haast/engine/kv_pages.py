@@ -120,11 +120,10 @@ class KVPages:
                 )
 
     def _slide(self, request: Request) -> None:
-        """Free sliding pages that no later query sees, named first if they are complete."""
+        """Free sliding pages that no later query sees."""
         start = self.prefixes.window_start(request.num_computed)
         if start <= request.window_start:
             return
-        self.prefixes.register(request)
         window_pages = request.window_pages
         for index in range(request.window_start, start):
             page = window_pages[index]

@@ -2,23 +2,12 @@
 
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from haast.engine.kv_pages import KVPages
+from haast.engine.limits import Limits
 from haast.engine.request import Request, Status
 from haast.engine.step import IN_FLIGHT, Step
 from haast.engine.waiting import ORDER, WaitingQueue, remove_ordered
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a step, a request and the queue may grow to; see `haast.config.EngineConfig`."""
-
-    max_length: int
-    max_batch_size: int
-    max_batch_input_tokens: int = 8192
-    max_queue_size: int = 4096
-    enable_in_flight_batching: bool = True
 
 
 class Scheduler:

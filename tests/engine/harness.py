@@ -4,8 +4,8 @@ from collections import Counter
 from random import Random
 
 from haast.engine.engine import Engine
+from haast.engine.limits import Limits
 from haast.engine.request import SamplingParams, Status
-from haast.engine.scheduler import Limits
 
 from .oracle_runner import (
     PAGE_SIZE,
@@ -29,13 +29,14 @@ class Harness:
         num_window_pages=PLENTY,
         *,
         seed=0,
+        window=WINDOW,
         is_prefix_caching=True,
         max_in_flight=2,
         stop_ids=(),
         **limits,
     ):
         limits = Limits(**({"max_length": 200, "max_batch_size": 4} | limits))
-        self.runner = OracleRunner(Random(seed))
+        self.runner = OracleRunner(Random(seed), window)
         self.kv = make_kv(self.runner, num_pages, num_window_pages, is_prefix_caching)
         self.engine = Engine(
             self.runner, self.kv, limits, VOCAB, frozenset(stop_ids), max_in_flight
@@ -105,7 +106,7 @@ class Harness:
                 if request.status is Status.ENDED and self.tokens[request]:
                     assert request.pages or request not in self.has_row, "freed in flight"
                 if row < step.num_decodes and request.status is Status.DECODING:
-                    start = max(0, step.starts[row] - WINDOW + 1) // PAGE_SIZE
+                    start = max(0, step.starts[row] - self.kv.window + 1) // PAGE_SIZE
                     assert request.window_start == start, "window let go too late or early"
 
     def check_idle(self):
@@ -118,7 +119,7 @@ class Harness:
     def check_outputs(self):
         """Every request got, token for token, what it gets alone."""
         for request in self.requests:
-            tokens, reason = expected_output(request)
+            tokens, reason = expected_output(request, self.kv.window)
             got = self.tokens[request]
             assert got == request.output_ids
             if request.params.logprobs is not None:

@@ -37,21 +37,25 @@ def logprobs_of(token_id, count):
     return TokenLogprobs(-token_id / 7, tuple((token_id + i, -float(i)) for i in range(count)))
 
 
-def expected_output(request):
+def expected_output(request, window=WINDOW):
     """What a request gives alone, and why it ends."""
     values, window_values, output = [], [], []
-    for token in request.prompt_ids:
+
+    def compute(token):
         values.append(hash((token, *values)))
-        window_values.append(hash((token, *window_values[1 - WINDOW :])))
+        seen = window_values[max(0, len(window_values) - window + 1) :]
+        window_values.append(hash((token, *seen)))
+
+    for token in request.prompt_ids:
+        compute(token)
     while True:
-        token = sample(request.seed, values, window_values[-WINDOW:])
+        token = sample(request.seed, values, window_values[-window:])
         output.append(token)
         if token in request.end_ids and len(output) >= request.params.min_tokens:
             return output, "stop"
         if len(output) == request.max_new_tokens:
             return output, "length"
-        values.append(hash((token, *values)))
-        window_values.append(hash((token, *window_values[1 - WINDOW :])))
+        compute(token)
 
 
 class Row(NamedTuple):
@@ -88,8 +92,9 @@ class Job:
 class OracleRunner:
     """Use `make_kv(runner, …)` for its pages: they tell it which to poison."""
 
-    def __init__(self, random=None):
+    def __init__(self, random=None, window=WINDOW):
         self.random = random or Random(0)
+        self.window = window
         self.slots = {}
         self.poison = []
         self.jobs = deque()
@@ -201,13 +206,13 @@ class OracleRunner:
         for position, token in enumerate(ids, row.start):
             index, offset = divmod(position, PAGE_SIZE)
             value = hash((token, *self.values(row, position)))
-            window_value = hash((token, *self.window_values(row, position, WINDOW - 1)))
+            window_value = hash((token, *self.window_values(row, position, self.window - 1)))
             slots["full", row.pages[index]][offset] = value
             slots["sliding", row.window_pages[index]][offset] = window_value
 
     def sample(self, row):
         stop = row.start + row.count
-        seed, window_values = row.request.seed, self.window_values(row, stop, WINDOW)
+        seed, window_values = row.request.seed, self.window_values(row, stop, self.window)
         return sample(seed, self.values(row, stop), window_values)
 
     def values(self, row, stop):
@@ -256,4 +261,4 @@ def make_kv(runner, num_pages, num_window_pages, is_prefix_caching=True):
 
     full = WatchedPool(num_pages, "full", poison)
     sliding = WatchedPool(num_window_pages, "sliding", poison)
-    return KVPages(full, sliding, PAGE_SIZE, WINDOW, is_prefix_caching)
+    return KVPages(full, sliding, PAGE_SIZE, runner.window, is_prefix_caching)

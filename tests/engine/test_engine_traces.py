@@ -21,6 +21,7 @@ def random_harness(random):
         num_pages=random.choice([4, 6, 8, 10, 14, 40]),
         num_window_pages=random.choice([3, 4, 5, 6, 8, 12, 40]),
         seed=random.random(),
+        window=random.choice([1, 4, 4, 6, 6, 9]),
         is_prefix_caching=random.random() < 0.75,
         max_in_flight=random.choice([1, 2, 2]),
         stop_ids=random.sample(range(VOCAB), 2),
@@ -57,7 +58,7 @@ def random_submit(random, harness, stems):
     except RequestError:
         kv = harness.kv
         pages = -(-(len(prompt) + num_tokens - 1) // PAGE_SIZE)
-        assert pages > kv.full.num_pages or min(pages, 3) > kv.sliding.num_pages
+        assert pages > kv.full.num_pages or min(pages, kv.window_span) > kv.sliding.num_pages
 
 
 def add_fault(random, runner):

@@ -5,7 +5,7 @@ import pytest
 from haast.engine.request import Status
 
 from .harness import Harness
-from .oracle_runner import PAGE_SIZE
+from .oracle_runner import PAGE_SIZE, expected_output
 
 
 def watch(harness):
@@ -186,3 +186,25 @@ def test_one_admission_a_page_each_is_left_for_those_that_run():
     assert (first.status, second.status) == (Status.DECODING, Status.DECODING)
     assert third.status is Status.WAITING, "a page is left, but two run"
     harness.run().check_outputs()
+
+
+@pytest.mark.parametrize("num_pages, size", [(6, 5), (7, 9)])
+def test_who_ended_gives_its_pages_before_another_loses_them(num_pages, size):
+    """The second needs a page while the first, which stopped, has a row too many in flight."""
+    stop = expected_output(Harness().submit(prompt(10), 9))[0][2]
+    harness = Harness(num_pages=num_pages, stop_ids=[stop])
+    harness.submit(prompt(10), 9)
+    harness.submit(prompt(size, 20), 12, ignore_eos=True)
+    harness.run().check_outputs()
+    assert harness.requests[0].finish_reason == "stop"
+    assert harness.scheduler.num_preemptions == 0
+
+
+@pytest.mark.parametrize("num_window_pages", [4, 5, 6, 7])
+def test_chunks_leave_the_sliding_pages_that_decodes_need(num_window_pages):
+    harness = Harness(num_window_pages=num_window_pages)
+    harness.submit(prompt(3), 40)
+    harness.step()
+    harness.submit(prompt(50), 4)
+    harness.run().check_outputs()
+    assert harness.scheduler.num_preemptions == 0
