@@ -21,8 +21,9 @@ class GptOssSoftcap(GptOss):
     """gpt-oss with c tanh(logits / c) in place of its logits."""
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [N, H] -> scores of every token [N, V] fp32, all within (-CAP, CAP)."""
-        return CAP * (super().logits(hidden) / CAP).tanh()
+        """Hidden states [N, H] -> scores of every token [N, V], same dtype, none beyond CAP."""
+        logits = super().logits(hidden)
+        return (CAP * (logits.float() / CAP).tanh()).to(logits.dtype)
 
 
 ARCHITECTURES = [Architecture("GptOssSoftcapForCausalLM", GptOssSoftcap)]

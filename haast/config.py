@@ -9,6 +9,8 @@ from haast.errors import HaastError
 Encoding = Literal["mxfp4", "bfloat16"]
 EncodingWish = Literal["auto", "mxfp4", "float4_e2m1fnx2", "bfloat16"]
 LoadFormat = Literal["auto", "dummy"]
+CacheFormat = Literal["bfloat16", "float8_e4m3fn"]
+CACHE_FORMATS: tuple[CacheFormat, ...] = ("bfloat16", "float8_e4m3fn")
 PAGE_SIZES = (64, 128, 256)
 
 
@@ -64,7 +66,8 @@ class EngineConfig:
     """cpu, gpu or gpu:N; None = the first GPU if there is one, else the CPU"""
     quantization_encoding: EncodingWish = "auto"
     max_length: int | None = None
-    max_batch_size: int = 8
+    max_batch_size: int | None = None
+    """None: 256 on a GPU, 8 on the CPU"""
     device_memory_utilization: float = 0.9
     chat_template: Path | None = None
     custom_architectures: tuple[str, ...] = ()
@@ -75,7 +78,12 @@ class EngineConfig:
     """whether a step may decode some requests and read the prompts of others"""
     enable_prefix_caching: bool = True
     """whether a request finds keys and values that an earlier one computed for the same prefix"""
+    deterministic: bool = False
+    """whether a request's tokens and log-probabilities depend on it alone, to the bit: not on what
+    shares its batch, on chunks or on cached prefixes. Slower; takes a GPU with kernels"""
     kv_cache_page_size: int = 128
+    kv_cache_format: CacheFormat = "bfloat16"
+    """of keys and values; float8_e4m3fn takes half the memory and keeps 3 bits of mantissa"""
     max_queue_size: int = 4096
     """requests that may wait; further ones are refused"""
 
@@ -89,7 +97,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1; got {value}")
-        if self.max_batch_input_tokens < self.max_batch_size:
+        if self.max_batch_input_tokens < (self.max_batch_size or 1):
             raise ConfigError(
                 "max_batch_input_tokens must be at least max_batch_size, so that every request can "
                 f"decode; got {self.max_batch_input_tokens} and {self.max_batch_size}"
@@ -98,6 +106,10 @@ class EngineConfig:
             raise ConfigError(
                 f"kv_cache_page_size must be {', '.join(map(str, PAGE_SIZES[:-1]))} or "
                 f"{PAGE_SIZES[-1]}; got {self.kv_cache_page_size}"
+            )
+        if self.kv_cache_format not in CACHE_FORMATS:
+            raise ConfigError(
+                f"kv_cache_format must be {' or '.join(CACHE_FORMATS)}; got {self.kv_cache_format}"
             )
 
 
@@ -115,19 +127,26 @@ class OpChoice:
 class MemoryPlan:
     """Bytes and what they buy."""
 
-    weight_bytes: int
     available_bytes: int
-    kv_bytes_per_token: int
-    num_pages: int
+    weight_bytes: int
+    workspace_bytes: int
+    """what a step of max_batch_input_tokens and its logits take besides, and CUDA graphs"""
+    kv_bytes: int
+    naive_kv_bytes: int
+    """what as many positions would take if sliding layers kept all of them"""
     page_size: int
+    num_pages: int
+    """of full-attention layers"""
+    num_window_pages: int
+    """of sliding layers"""
+    num_full_length: int
+    """requests of max_length that fit at once"""
+    cache_format: CacheFormat = "bfloat16"
+    """of keys and values; with bfloat16 the cache has the dtype that the network computes in"""
 
     @property
     def kv_tokens(self) -> int:
         return self.num_pages * self.page_size
-
-    @property
-    def kv_bytes(self) -> int:
-        return self.kv_tokens * self.kv_bytes_per_token
 
 
 @dataclass(frozen=True)
@@ -144,6 +163,13 @@ class Plan:
     device: str
     max_length: int
     max_batch_size: int
+    """requests computed at a time; fewer than wished for if memory is short"""
+    max_batch_input_tokens: int
+    enable_in_flight_batching: bool
+    enable_prefix_caching: bool
+    max_queue_size: int
+    has_graphs: bool
+    """whether decode steps are replayed as CUDA graphs"""
     ops: tuple[OpChoice, ...]
     memory: MemoryPlan
     warning: str | None = None

@@ -1,64 +1,23 @@
 """The Python API: load a model, generate, stream."""
 
-import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from haast.config import EngineConfig
-from haast.engine.generator import RequestError
-from haast.engine.load import load_generator, prepare
-from haast.engine.request import Request, SamplingParams
+from haast.engine.engine import Output
+from haast.engine.load import load, prepare
+from haast.engine.request import Request, RequestError, SamplingParams
 from haast.engine.score import score
-from haast.harmony import ChatTemplate, Tokenizer, ToolCall
+from haast.harmony import ChatTemplate, Tokenizer
 from haast.model.weights import Progress
 from haast.prompt import ChatOptions, Prompt, PromptBuilder, opened_message
 from haast.reply_stream import ReplyStream, TextDelta
-
-
-@dataclass(frozen=True)
-class Timings:
-    """How long one request took; waiting for other requests of the same call included."""
-
-    prompt_tokens: int
-    generated_tokens: int
-    ttft_s: float
-    total_s: float
-
-    @property
-    def prompt_tokens_per_s(self) -> float:
-        return self.prompt_tokens / self.ttft_s
-
-    @property
-    def decode_tokens_per_s(self) -> float | None:
-        """Speed after the first token; None if there was no other."""
-        decode_s = self.total_s - self.ttft_s
-        return (self.generated_tokens - 1) / decode_s if self.generated_tokens > 1 else None
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished generation.
-
-    text           the answer: harmony's final channel, after preambles if there are any
-    reasoning      the analysis channel
-    finish_reason  stop, length or tool_calls
-    token_ids      every generated token, markers included
-    anomalies      how often the model left the harmony format, by kind
-    """
-
-    text: str
-    reasoning: str
-    finish_reason: str
-    token_ids: tuple[int, ...]
-    prompt_token_ids: tuple[int, ...]
-    tool_calls: tuple[ToolCall, ...]
-    anomalies: dict[str, int]
-    timings: Timings
+from haast.result import Result, Timings
 
 
 class LLM:
@@ -91,7 +50,9 @@ class LLM:
         self.tokenizer = Tokenizer(prepared.tokenizer)
         template = config.chat_template and ChatTemplate(config.chat_template, self.tokenizer)
         self._prompts = PromptBuilder(self.tokenizer, template or None)
-        self.generator = load_generator(prepared, progress)
+        self._loaded = load(prepared, self.tokenizer.stop_ids, progress)
+        self.engine = self._loaded.engine
+        self.device = self._loaded.model.device
         self.load_s = time.perf_counter() - started
 
     def generate(
@@ -110,14 +71,33 @@ class LLM:
         chat      fields of `haast.prompt.ChatOptions`, such as reasoning_effort="low"
         Raises HaastError before anything runs if a prompt is malformed or too long.
         """
+        return list(self.answers(inputs, params, progress=progress, **chat))
+
+    def answers(
+        self,
+        inputs: str | Sequence[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        progress: Callable[[int], None] | None = None,
+        **chat: Any,
+    ) -> Iterator[Result]:
+        """The results of `generate`, each as soon as it and all before it are there.
+
+        Closing the iterator early cancels the rest.
+        """
         prompts = [inputs] if isinstance(inputs, str) else inputs
-        calls = [self._start(prompt, params, ChatOptions(**chat)) for prompt in prompts]
-        done = 0
+        params, options = params or SamplingParams(), ChatOptions(**chat)
+        calls = [call for prompt in prompts for call in self._calls(prompt, params, options)]
+        num_done = num_given = 0
         for call, _ in self._run(calls):
-            if call.is_done and progress is not None:
-                done += 1
-                progress(done)
-        return [call.result() for call in calls]
+            if not call.is_done:
+                continue
+            num_done += 1
+            if progress is not None:
+                progress(num_done)
+            while num_given < len(calls) and calls[num_given].is_done:
+                yield calls[num_given].result()
+                num_given += 1
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, **chat: Any
@@ -126,50 +106,71 @@ class LLM:
 
         Closing the iterator early cancels the request.
         """
-        call = self._start(prompt, params, ChatOptions(**chat))
+        params = params or SamplingParams()
+        if params.n != 1:
+            raise RequestError(f"a stream is of one answer; n must be 1, got {params.n}")
+        (call,) = self._calls(prompt, params, ChatOptions(**chat))
         for _, deltas in self._run([call]):
             yield from deltas
         yield call.result()
 
+    def prompt_ids(
+        self, prompt: Prompt, params: SamplingParams | None = None, **chat: Any
+    ) -> list[int]:
+        """Token ids of a prompt, as `generate` reads it; arguments as there.
+
+        Raises HaastError if it is malformed or too long.
+        """
+        calls = self._calls(prompt, params or SamplingParams(), ChatOptions(**chat))
+        return list(calls[0].request.prompt_ids)
+
     def score(self, token_ids: Sequence[int]) -> Tensor:
         """Logits after each token of a text, [len(token_ids), V] fp32 on the host."""
-        return score(self.generator, list(token_ids))
+        return score(self._loaded, list(token_ids))
 
-    def _start(
-        self, prompt: Prompt, params: SamplingParams | None, options: ChatOptions
-    ) -> "_Call":
-        params = params or SamplingParams()
+    def _calls(self, prompt: Prompt, params: SamplingParams, options: ChatOptions) -> list["_Call"]:
+        """The params.n answers to a prompt, checked and not yet queued."""
         prompt_ids = self._prompts.ids(prompt, options)
-        room = max(1, self.plan.max_length - len(prompt_ids))
-        request = Request(
-            prompt_ids=prompt_ids,
-            params=params,
-            seed=secrets.randbits(64) if params.seed is None else params.seed,
-            max_new_tokens=params.max_new_tokens or room,
-            stop_ids=self.tokenizer.stop_ids,
-        )
-        self.generator.check(request)
-        return _Call(request, self.tokenizer)
+        requests = self.engine.intake.requests(prompt_ids, params)
+        return [_Call(request, self.tokenizer) for request in requests]
 
     def _run(self, calls: Sequence["_Call"]) -> Iterator[tuple["_Call", list[TextDelta]]]:
-        generator = self.generator
-        if generator.has_work:
+        """Runs calls to their ends; no more of them wait in the engine than its queue takes."""
+        engine = self.engine
+        if engine.has_work:
             raise RequestError("a stream of this LLM is still open; exhaust or close it first")
-        by_request = {call.request: call for call in calls}
-        for request in by_request:
-            generator.add(request)
+        waiting, queued = _siblings(calls), {}
         try:
-            while generator.has_work:
-                for progress in generator.step():
-                    if progress.token_id is None:
-                        continue
-                    call = by_request[progress.request]
-                    deltas = call.take(progress.token_id)
-                    if call.is_stopped:
-                        generator.cancel([call.request])
-                    yield call, deltas
+            while waiting or engine.has_work:
+                while waiting and (engine.has_room(len(waiting[0])) or not engine.has_work):
+                    group = waiting.popleft()
+                    engine.enqueue([call.request for call in group])
+                    queued.update({call.request: call for call in group})
+                for output in engine.step():
+                    call = queued[output.request]
+                    if not call.is_done:
+                        yield call, self._take(call, output)
         finally:
-            generator.cancel(by_request)
+            engine.cancel(queued)
+            while engine.has_work:
+                engine.step()
+
+    def _take(self, call: "_Call", output: Output) -> list[TextDelta]:
+        deltas = call.take(output)
+        if call.is_done and output.finish_reason is None:
+            self.engine.cancel([call.request])  # a stop string ended it
+        return deltas
+
+
+def _siblings(calls: Sequence["_Call"]) -> "deque[list[_Call]]":
+    """The answers to each prompt together, in order."""
+    groups: deque[list[_Call]] = deque()
+    for call in calls:
+        if groups and groups[-1][0].request.prompt_ids is call.request.prompt_ids:
+            groups[-1].append(call)
+        else:
+            groups.append([call])
+    return groups
 
 
 class _Call:
@@ -179,21 +180,15 @@ class _Call:
         self.request = request
         opened = opened_message(request.prompt_ids, tokenizer)
         self.stream = ReplyStream(tokenizer, request.params.stop_strings, opened)
+        self.is_done = False
         self.started = time.perf_counter()
         self.first_token_at = self.ended_at = 0.0
 
-    @property
-    def is_stopped(self) -> bool:
-        return self.stream.is_stopped
-
-    @property
-    def is_done(self) -> bool:
-        return self.is_stopped or self.request.finish_reason is not None
-
-    def take(self, token_id: int) -> list[TextDelta]:
+    def take(self, output: Output) -> list[TextDelta]:
         self.ended_at = time.perf_counter()
         self.first_token_at = self.first_token_at or self.ended_at
-        deltas = self.stream.feed(token_id)
+        deltas = [] if output.token_id is None else self.stream.feed(output.token_id)
+        self.is_done = self.stream.is_stopped or output.finish_reason is not None
         return deltas + self.stream.finish() if self.is_done else deltas
 
     def result(self) -> Result:
@@ -204,6 +199,9 @@ class _Call:
             finish_reason=self._finish_reason(),
             token_ids=tuple(request.output_ids),
             prompt_token_ids=tuple(request.prompt_ids),
+            logprobs=tuple(request.logprobs),
+            cached_tokens=request.cached_tokens,
+            error=request.error,
             tool_calls=tuple(reply.tool_calls),
             anomalies=self.stream.anomalies,
             timings=Timings(
@@ -216,7 +214,7 @@ class _Call:
 
     def _finish_reason(self) -> str:
         assert self.is_done, self.request
-        if self.is_stopped:
+        if self.stream.is_stopped:
             return "stop"
         is_call = self.request.finish_reason == "stop" and self.stream.reply.tool_calls
         return "tool_calls" if is_call else str(self.request.finish_reason)

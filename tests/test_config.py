@@ -13,6 +13,10 @@ REFUSED = [
         "decode; got 8 and 9",
     ),
     ({"kv_cache_page_size": 16}, "kv_cache_page_size must be 64, 128 or 256; got 16"),
+    (
+        {"kv_cache_format": "fp8"},
+        "kv_cache_format must be bfloat16 or float8_e4m3fn; got fp8",
+    ),
 ]
 
 

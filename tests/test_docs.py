@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+import make_tables
 import pytest
 
 from haast.__main__ import COMMANDS, cli
@@ -83,7 +84,8 @@ def problem_of(line: str) -> str | None:
 def known_flags() -> set[str]:
     every = [cli, *(import_module(module).command for module in COMMANDS.values())]
     every += [c for group in every[1:] for c in getattr(group, "commands", {}).values()]
-    return {flag for c in every for option in c.params for flag in option.opts} | {"--help"}
+    options = [option for c in every for option in c.params]
+    return {flag for o in options for flag in (*o.opts, *o.secondary_opts)} | {"--help"}
 
 
 def unknown_flags(text: str) -> list[str]:
@@ -206,3 +208,10 @@ def test_planted_commands_are_found():
     ]
     assert "No such option" in found[1] and "No such option" in found[2]
     assert "no command gone" in found[3]
+
+
+def test_the_table_is_what_the_results_say():
+    text = (ROOT / "README.md").read_text()
+    assert make_tables.with_tables(text) == text
+    faster = text.replace(" tokens/s | ", "0 tokens/s | ", 1)
+    assert faster != text and make_tables.with_tables(faster) == text

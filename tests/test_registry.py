@@ -57,9 +57,10 @@ def test_the_example_caps_every_logit(softcap_model):
     plain = LLM(max_length=128)
     token_ids = plain.tokenizer.encode("What is a bald eagle?")
     logits = plain.score(token_ids)
-    cap = type(capped.generator.model).logits.__globals__["CAP"]
+    cap = type(capped._loaded.model).logits.__globals__["CAP"]
     assert float(logits.abs().max()) > cap / 2, "too small for a cap to show"
-    torch.testing.assert_close(capped.score(token_ids), cap * (logits / cap).tanh())
+    expected = (cap * (logits / cap).tanh()).bfloat16().float()
+    torch.testing.assert_close(capped.score(token_ids), expected)
     tokens = [
         llm.generate([token_ids], SamplingParams(temperature=0, max_new_tokens=4))[0].token_ids
         for llm in (capped, plain)

@@ -41,13 +41,14 @@ def op_table(op: Op[Any, Any], config: ModelConfig, num_tokens: int) -> OpTable:
 def survey(config: ModelConfig, tokens: Sequence[int]) -> list[tuple[Op[Any, Any], list[OpTable]]]:
     """Every op with its verdicts for each number of tokens; none where it has no kernels."""
     return [
-        (op, [op_table(op, config, count) for count in tokens] if op.kernels else []) for op in OPS
+        (op, [op_table(op, config, count) for count in tokens] if op.has_kernels else [])
+        for op in OPS
     ]
 
 
 def find_op(name: str, ops: Sequence[Op[Any, Any]] = OPS) -> Op[Any, Any]:
     """An op that has kernels, by its name. Raises BenchError that names those there are."""
-    found = {op.name: op for op in ops if op.kernels}
+    found = {op.name: op for op in ops if op.has_kernels}
     if name not in found:
         known = ", ".join(found) or "none yet"
         raise BenchError(f"no op '{name}' with kernels; there are {known}")
@@ -56,7 +57,7 @@ def find_op(name: str, ops: Sequence[Op[Any, Any]] = OPS) -> Op[Any, Any]:
 
 def find_ops(names: Sequence[str]) -> list[Op[Any, Any]]:
     """Those ops, or if none is named all that have kernels. Raises BenchError as find_op does."""
-    return [find_op(name) for name in names] or [op for op in OPS if op.kernels]
+    return [find_op(name) for name in names] or [op for op in OPS if op.has_kernels]
 
 
 def launched(op: Op[Any, Any], config: ModelConfig, num_tokens: int) -> tuple[str, ...]:

@@ -1,18 +1,18 @@
 """`haast bench`: speed of kernels, against ceilings measured in the same run."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from haast.cli import bench_model
 from haast.cli.options import FILE
+from haast.cli.results import OUT, finish
 from haast.cli.shapes import model_option, numbers_option, tokens_option
 
 if TYPE_CHECKING:
     from haast.bench.rooflines import Ceilings
 
-OUT = click.option("--out", type=FILE, help="File to append the JSON result to, one line a run.")
 SIZES = ",".join(str(2**i) for i in range(14))
 
 
@@ -47,7 +47,7 @@ def grouped(out: Path | None, **options: Any) -> None:
     l2_bytes, ceilings = _start()
     result = measure(Grouped(**options), l2_bytes, ceilings)
     click.echo("\n".join([*grouped_lines(result), ceiling_line(ceilings)]))
-    _finish(document("grouped", ceilings=vars(ceilings), **result), out)
+    finish(document("grouped", ceilings=vars(ceilings), **result), out)
 
 
 @command.command("moe", short_help="The expert layer over numbers of tokens.")
@@ -103,7 +103,7 @@ def moe(against: str | None, plot: Path | None, out: Path | None, **options: Any
     if plot is not None:
         title = f"Expert layer of {sweep.model} on {result['gpu']}, {sweep.popularity} routing"
         roofline(title, ceilings, points(rows)).savefig(plot)
-    _finish(result, out)
+    finish(result, out)
 
 
 @command.command("ops", short_help="Any op that has kernels.")
@@ -132,7 +132,7 @@ def ops(
             rows.append(row)
             launched = " -> ".join(row["symbols"])
             click.echo(f"{row['op']:15} {row['tokens']:6} tokens {row['us']:9.2f} us  {launched}")
-    _finish(document("ops", model=model, rows=rows), out)
+    finish(document("ops", model=model, rows=rows), out)
 
 
 @command.command("attention", short_help="Attention over batches, contexts and prompts.")
@@ -163,7 +163,7 @@ def attention(model: str, out: Path | None, **options: Any) -> None:
     for row in measure(sweep, l2_bytes, ceilings):
         rows.append(row)
         click.echo(row_line(row))
-    _finish(document("attention", model=model, ceilings=vars(ceilings), rows=rows), out)
+    finish(document("attention", model=model, ceilings=vars(ceilings), rows=rows), out)
 
 
 def _start() -> tuple[int, "Ceilings"]:
@@ -174,10 +174,5 @@ def _start() -> tuple[int, "Ceilings"]:
     return l2_bytes(), measure_ceilings()
 
 
-def _finish(result: dict[str, Any], out: Path | None) -> None:
-    """Append the document where it is wanted and print it."""
-    line = json.dumps(result)
-    if out is not None:
-        with out.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-    click.echo(line)
+for other in (bench_model.decode, bench_model.prefill, bench_model.throughput):
+    command.add_command(other)

@@ -1,40 +1,53 @@
-"""`haast generate`: one prompt, one answer, streamed to the terminal."""
+"""`haast generate`: one prompt, one answer, streamed to the terminal; or a file of prompts."""
 
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from haast.cli.options import FILE, max_batch_size, model_options
+from haast.cli.options import (
+    FILE,
+    engine_options,
+    max_batch_size,
+    model_options,
+    sampling_options,
+)
+from haast.cli.prompts import answer_all, read_prompts
 from haast.cli.report import byte_bar, console, describe_plan, print_table, print_warning, size
 from haast.config import EngineConfig
 from haast.engine.request import SamplingParams
 
 if TYPE_CHECKING:
-    from haast.llm import LLM, Result
+    from haast.llm import LLM
+    from haast.result import Result
 
 EFFORTS = ["low", "medium", "high"]
+FAILED = 1
+BATCH_SIZE = 64
+"""With --prompts, if not given"""
 
 
-@click.command("generate", short_help="Answer one prompt in the terminal.")
+@click.command("generate", short_help="Answer one prompt, or a file of them, in the terminal.")
 @click.option("--prompt", help="The user's message.")
+@click.option(
+    "--prompts",
+    type=FILE,
+    metavar="FILE.jsonl",
+    help='File of many: each line is a JSON string, {"prompt": "..."} or {"messages": [...]}. '
+    "Prints one JSON line an answer, in the same order.",
+)
 @model_options
-@max_batch_size(default=1)
+@max_batch_size(None, f"1; {BATCH_SIZE} with --prompts")
+@engine_options
 @click.option(
     "--chat-template",
     type=FILE,
     help="Jinja file, or JSON that holds one, to render the prompt with instead of harmony.",
 )
-@click.option("--max-new-tokens", type=int, help="Default: as many as fit.")
-@click.option("--temperature", type=float, default=SamplingParams.temperature, show_default=True)
-@click.option("--top-k", type=int, help="Default: all tokens.")
-@click.option("--top-p", type=float, default=SamplingParams.top_p, show_default=True)
-@click.option("--min-p", type=float, default=SamplingParams.min_p, show_default=True)
-@click.option("--seed", type=int, help="Makes sampling reproducible.")
-@click.option("--stop", multiple=True, help="Text that ends the answer; repeatable.")
-@click.option("--ignore-eos", is_flag=True, help="Go on after the model's own stop tokens.")
+@sampling_options
 @click.option(
     "--reasoning-effort",
     type=click.Choice(EFFORTS, case_sensitive=False),
@@ -43,27 +56,54 @@ EFFORTS = ["low", "medium", "high"]
 )
 @click.option("--conversation-date", metavar="YYYY-MM-DD", help="Date to tell the model.")
 @click.option("--show-reasoning", is_flag=True, help="Print the analysis channel too, dimmed.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document instead of text, no figures."
+)
 @click.option("--pretty-print-config", is_flag=True, help="Print configuration and plan first.")
-def command(prompt: str | None, **options: Any) -> None:
+def command(prompt: str | None, prompts: Path | None, **options: Any) -> None:
     """Answer PROMPT with a gpt-oss model and print only the answer; figures go to stderr."""
-    if prompt is None and not options["pretty_print_config"]:
+    if prompt is not None and prompts is not None:
+        raise click.UsageError("--prompt and --prompts exclude each other")
+    if prompt is None and prompts is None and not options["pretty_print_config"]:
         raise click.UsageError("--prompt is missing: what should the model answer?")
+    if options["max_batch_size"] is None:
+        options["max_batch_size"] = 1 if prompts is None else BATCH_SIZE
     config = _picked(EngineConfig, options)
     params = _picked(SamplingParams, options)
-    if prompt is None:
+    asked = None if prompts is None else read_prompts(prompts)
+    if prompt is None and asked is None:
         _print_plan(config)
         return
     llm = _load(config, quiet=options["as_json"])
     if options["pretty_print_config"]:
         click.echo(describe_plan(config, llm.plan), err=True)
     chat = {name: options[name] for name in ("reasoning_effort", "conversation_date")}
+    results: list[Result] = []
+    if asked is not None:
+        results = answer_all(llm, asked, params, chat, quiet=options["as_json"])
+    elif prompt is not None:
+        results = [_answer(llm, prompt, params, options, chat)]
+    _exit_if_failed(results)
+
+
+def _answer(
+    llm: "LLM", prompt: str, params: SamplingParams, options: dict[str, Any], chat: dict[str, Any]
+) -> "Result":
     if options["as_json"]:
         result = llm.generate(prompt, params, **chat)[0]
         click.echo(json.dumps(_document(llm, result), ensure_ascii=False))
     else:
         result = _stream(llm, prompt, params, options["show_reasoning"], chat)
         _print_figures(llm, result)
+    return result
+
+
+def _exit_if_failed(results: "list[Result]") -> None:
+    """Exit code 1, and one line that says why, if the device failed amid an answer."""
+    errors = [result.error for result in results if result.error is not None]
+    if errors:
+        click.echo(f"haast: {len(errors)} of {len(results)} answers failed: {errors[0]}", err=True)
+        sys.exit(FAILED)
 
 
 def _picked(kind: Any, options: dict[str, Any]) -> Any:
@@ -97,7 +137,7 @@ def _stream(
     llm: "LLM", prompt: str, params: SamplingParams, show_reasoning: bool, chat: dict[str, Any]
 ) -> "Result":
     """Print the answer as it comes; reasoning before it if wanted."""
-    from haast.llm import Result
+    from haast.result import Result
 
     shown = ("content", "reasoning") if show_reasoning else ("content",)
     printed = ""
@@ -120,7 +160,7 @@ def _stream(
 
 def _warn_if_empty(result: "Result") -> None:
     """An empty answer needs its reason."""
-    if result.text:
+    if result.text or result.error is not None:
         return
     why = f"{len(result.token_ids)} tokens, finish reason {result.finish_reason}"
     hint = "; the reasoning used them up, raise --max-new-tokens" if result.reasoning else ""
@@ -139,7 +179,7 @@ def _figures(llm: "LLM", result: "Result") -> dict[str, Any]:
         "generated_tokens": timings.generated_tokens,
         "decode_tokens_per_s": timings.decode_tokens_per_s,
         "total_s": timings.total_s,
-        "peak_memory_bytes": peak_memory(llm.generator.model.device),
+        "peak_memory_bytes": peak_memory(llm.device),
     }
 
 
@@ -168,6 +208,8 @@ def _document(llm: "LLM", result: "Result") -> dict[str, Any]:
         "token_ids": result.token_ids,
         "tool_calls": [asdict(call) for call in result.tool_calls],
         "anomalies": result.anomalies,
+        "error": result.error,
+        "cached_tokens": result.cached_tokens,
         "timings": _figures(llm, result),
         "plan": plan,
     }

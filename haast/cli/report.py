@@ -54,6 +54,7 @@ def _bar(label: str, *columns: ProgressColumn) -> Iterator[Callback]:
         console=screen,
         transient=True,
         disable=not screen.is_terminal,
+        redirect_stdout=False,  # results are for whoever reads them, not for this screen
     )
     with bar:
         task = bar.add_task(label, total=None)
@@ -89,13 +90,18 @@ def describe_plan(config: EngineConfig, plan: Plan) -> str:
         "device": plan.device,
         "max_length": plan.max_length,
         "max_batch_size": plan.max_batch_size,
+        "CUDA graphs": "of decode steps, captured when first needed" if plan.has_graphs else "none",
     }
+    pages = f"{memory.num_pages} + {memory.num_window_pages} pages of {memory.page_size}"
     sizes = {
         "usable": size(memory.available_bytes),
         "weights": size(memory.weight_bytes),
-        "kv cache": f"{size(memory.kv_bytes)} in {memory.num_pages} pages of {memory.page_size}",
+        "workspace": f"{size(memory.workspace_bytes)} for a step and graphs",
+        "kv cache": f"{size(memory.kv_bytes)} in {pages} (full + sliding layers)",
+        "without sliding": f"{size(memory.naive_kv_bytes)} if sliding layers kept every position",
+        "kv format": memory.cache_format,
         "kv tokens": memory.kv_tokens,
-        "full-length requests": memory.kv_tokens // plan.max_length,
+        "full-length requests": memory.num_full_length,
     }
     ops = {c.op: f"{c.implementation or 'kernels'} ({c.because})" for c in plan.ops}
     sections = {"configuration": asdict(config), "plan": decided, "memory": sizes, "ops": ops}

@@ -17,7 +17,8 @@ from haast.coherence.metrics import (
 from haast.coherence.suite import PROMPTS, Suite, read_suite
 from haast.config import ConfigError, EngineConfig
 from haast.engine.request import SamplingParams
-from haast.llm import LLM, Result
+from haast.llm import LLM
+from haast.result import Result
 
 MAX_NEW_TOKENS = 512
 MAX_REPETITION = 0.5
@@ -159,8 +160,15 @@ def _golden_checks(llm: LLM, suite: Suite) -> list[Check]:
 def _control_checks(
     config: EngineConfig, texts: Sequence[list[int]], logits: Sequence[Tensor]
 ) -> list[Check]:
-    """Distributions over the fixed prompts and their answers, against dequantised experts."""
-    control = _load(replace(config, quantization_encoding="bfloat16", max_batch_size=1))
+    """Distributions over the fixed prompts and their answers, experts and cache in bf16."""
+    control = _load(
+        replace(
+            config,
+            quantization_encoding="bfloat16",
+            kv_cache_format="bfloat16",
+            max_batch_size=1,
+        )
+    )
     agreement = Agreement()
     for ids, running in zip(texts, logits, strict=True):
         agreement.add(running, control.score(ids))

@@ -46,23 +46,23 @@ __device__ __forceinline__ int request_of(const int* first, int n, int at) {
   return request;
 }
 
-// The pages of a request that its one query reads, and how they are cut into chunks: a function of
+// The pages of a request that its one query reads, and how they are cut into splits, by
 // its own length alone, so that results do not depend on the batch.
 struct Span {
-  int first_page, num_pages, chunk_pages;
+  int first_page, num_pages, split_pages;
 
-  __device__ Span(int kv_len, int window, int most_chunks) {
-    constexpr int LEAST_CHUNK = 2;  // pages
+  __device__ Span(int kv_len, int window, int most_splits) {
+    constexpr int LEAST_SPLIT = 2;  // pages
     first_page = max(0, kv_len - window) / PAGE_SIZE;
     num_pages = divide_up(kv_len, PAGE_SIZE) - first_page;
-    const int equal = divide_up(num_pages, most_chunks);
-    chunk_pages = most_chunks == 1 ? max(1, equal) : max(LEAST_CHUNK, equal);
+    const int equal = divide_up(num_pages, most_splits);
+    split_pages = most_splits == 1 ? max(1, equal) : max(LEAST_SPLIT, equal);
   }
 
   __device__ Span() {}
 
-  __device__ int chunks() const { return divide_up(num_pages, chunk_pages); }
-  // In the list of work; a request without keys has one chunk, which writes zeros.
+  __device__ int splits() const { return divide_up(num_pages, split_pages); }
+  // In the list of work; a request without keys has one split, which writes zeros.
   __device__ int listed() const { return max(1, num_pages); }
 };
 

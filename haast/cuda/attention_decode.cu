@@ -1,10 +1,12 @@
 // Attention of one query a request over its paged keys and values, which are streamed once.
 //
-// A unit of work is (request, kv head, chunk of its pages); each CTA takes a run of consecutive units
-// with about as many pages as the others. One warp brings the query's eight heads and 16 KB tiles,
+// A unit of work is (request, kv head, split: some of its pages); each CTA, of which an SM has two, takes a
+// run of consecutive units with about as many pages as the others. One warp brings the query's eight heads and 16 KB tiles,
 // a page of K or V each, through a ring; four warps take 32 keys of every page each, with their own
 // running maxima, and add their sums at the end of a unit. The eight heads are rows of m16n8k16;
 // the other eight rows are zero.
+#include <cstddef>
+
 #include "attention.cuh"
 
 namespace haast {
@@ -13,7 +15,7 @@ namespace {
 constexpr int MATH_WARPS = 4;
 constexpr int WARP_KEYS = PAGE_SIZE / MATH_WARPS;
 constexpr int THREADS = 32 * (MATH_WARPS + 1);
-constexpr int STAGES = 6;
+constexpr int STAGES = 4;
 constexpr int QUERY_BYTES = GROUP_HEADS * HEAD_DIM * 2;
 constexpr int STAGE_BYTES = PAGE_BYTES + QUERY_BYTES;  // the query comes with a unit's first K tile
 constexpr int SUM_ROW = HEAD_DIM + 4;                  // floats; + 4: fewer bank conflicts
@@ -26,9 +28,9 @@ struct Problem {
   const int* page_table;   // [B, max_pages]
   const bf16* sinks;       // [Hq]
   bf16* out;               // [B, Hq, 64]
-  float* part;             // [B, Hq, part_chunks, 64], each chunk's result
-  float* part_lse;         // [B, Hq, part_chunks], base 2
-  int num_requests, num_kv_heads, max_pages, window, most_chunks, part_chunks;
+  float* part;             // [B, Hq, part_splits, 64], each split's result
+  float* part_lse;         // [B, Hq, part_splits], base 2
+  int num_requests, num_kv_heads, max_pages, window, most_splits, part_splits;
 };
 
 struct alignas(1024) Memory {
@@ -38,6 +40,9 @@ struct alignas(1024) Memory {
   uint64_t full[STAGES], empty[STAGES];
   int first[MAX_REQUESTS + 1];
 };
+
+static_assert(offsetof(Memory, first) + sizeof(Memory::first) == 80708,
+              "_SHARED_BYTES of haast/ops/attention/cuda_decode.py");
 
 struct Ring {
   int stage = 0;
@@ -57,7 +62,7 @@ struct Ring {
 struct Units {
   const Problem& p;
   const int* first;
-  int at, end, request, head, chunk, kv_len;
+  int at, end, request, head, split, kv_len;
   Span span;
 
   __device__ Units(const Problem& problem, const int* first_of) : p(problem), first(first_of) {
@@ -69,35 +74,35 @@ struct Units {
     enter();
     const int local = at - first[request];
     head = local / span.listed();
-    chunk = divide_up(local % span.listed(), span.chunk_pages);
+    split = divide_up(local % span.listed(), span.split_pages);
     settle();
   }
 
   __device__ bool has_one() const { return at < end; }
 
   __device__ void next() {
-    ++chunk;
+    ++split;
     settle();
   }
 
   __device__ void become(const Units& other) {
-    at = other.at, request = other.request, head = other.head, chunk = other.chunk;
+    at = other.at, request = other.request, head = other.head, split = other.split;
     kv_len = other.kv_len, span = other.span;
   }
 
-  __device__ int begin_page() const { return chunk * span.chunk_pages; }
-  __device__ int pages() const { return min(span.num_pages - begin_page(), span.chunk_pages); }
+  __device__ int begin_page() const { return split * span.split_pages; }
+  __device__ int pages() const { return min(span.num_pages - begin_page(), span.split_pages); }
 
  private:
   __device__ void enter() {
     kv_len = p.kv_lens[request];
-    span = Span(kv_len, p.window, p.most_chunks);
+    span = Span(kv_len, p.window, p.most_splits);
   }
 
-  // To the next head or request if this one has no such chunk.
+  // To the next head or request if this one has no such split.
   __device__ void settle() {
     if (begin_page() >= span.listed()) {
-      chunk = 0;
+      split = 0;
       if (++head == p.num_kv_heads) {
         head = 0;
         ++request;
@@ -304,7 +309,7 @@ __device__ void finish_unit(const Problem& p, Memory& m, const Units& unit, cons
     sum.x += part.x * scale, sum.y += part.y * scale;
     sum.z += part.z * scale, sum.w += part.w * scale;
   }
-  const bool is_whole = unit.span.chunks() <= 1;
+  const bool is_whole = unit.span.splits() <= 1;
   const int q_head = unit.head * GROUP_HEADS + head;
   const int64_t row = static_cast<int64_t>(unit.request) * p.num_kv_heads * GROUP_HEADS + q_head;
   if (is_whole) {
@@ -313,7 +318,7 @@ __device__ void finish_unit(const Problem& p, Memory& m, const Units& unit, cons
     *reinterpret_cast<uint2*>(p.out + row * HEAD_DIM + dim) = make_uint2(
         pack_bf16(sum.x * scale, sum.y * scale), pack_bf16(sum.z * scale, sum.w * scale));
   } else {
-    const int64_t at = row * p.part_chunks + unit.chunk;
+    const int64_t at = row * p.part_splits + unit.split;
     const float scale = 1 / total;
     *reinterpret_cast<float4*>(p.part + at * HEAD_DIM + dim) =
         make_float4(sum.x * scale, sum.y * scale, sum.z * scale, sum.w * scale);
@@ -364,19 +369,21 @@ __device__ void multiply(const Problem& p, Memory& m, int warp, int lane) {
 }  // namespace
 }  // namespace haast
 
-// Where most_chunks > 1, attention_merge has to follow for requests of more than one chunk.
-extern "C" __global__ void __launch_bounds__(haast::THREADS, 1) attention_decode_mma(
+// Where most_splits > 1, attention_merge has to follow for requests of more than one split.
+extern "C" __global__ void __launch_bounds__(haast::THREADS, 2) attention_decode_mma(
     const __grid_constant__ haast::TensorMap k, const __grid_constant__ haast::TensorMap v,
     const haast::bf16* q, const int* kv_lens, const int* page_table, const haast::bf16* sinks,
     haast::bf16* out, float* part, float* part_lse, int num_requests, int num_kv_heads,
-    int max_pages, int window, int most_chunks, int part_chunks) {
+    int max_pages, int window, int most_splits, int part_splits) {
   using namespace haast;
   extern __shared__ __align__(1024) uint8_t bytes[];
   Memory& m = *reinterpret_cast<Memory*>(bytes);
   const Problem p{&k,   &v,       q,            kv_lens,      page_table, sinks,  out,        part,
-                  part_lse, num_requests, num_kv_heads, max_pages,  window, most_chunks, part_chunks};
+                  part_lse, num_requests, num_kv_heads, max_pages,  window, most_splits, part_splits};
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
+    prefetch_map(&k);
+    prefetch_map(&v);
     for (int i = 0; i < STAGES; ++i) {
       barrier_init(smem_u32(&m.full[i]), 1);
       barrier_init(smem_u32(&m.empty[i]), MATH_WARPS);
@@ -387,7 +394,7 @@ extern "C" __global__ void __launch_bounds__(haast::THREADS, 1) attention_decode
   wait_for_previous_kernel();
   if (warp == 0)
     list_requests(num_requests, m.first, lane, [&](int request) {
-      return num_kv_heads * Span(kv_lens[request], window, most_chunks).listed();
+      return num_kv_heads * Span(kv_lens[request], window, most_splits).listed();
     });
   __syncthreads();
   if (warp < MATH_WARPS)

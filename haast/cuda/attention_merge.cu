@@ -1,11 +1,11 @@
-// Joins the chunks of attention_decode, in their order, with the sinks.
+// Joins the splits of attention_decode, in their order, with the sinks.
 #include "attention.cuh"
 
 namespace haast {
 namespace {
 
 constexpr int WARPS = 8;
-constexpr int MOST_CHUNKS = 32;  // one a lane
+constexpr int MOST_SPLITS = 32;  // one a lane
 constexpr int UNROLL = 8;
 
 __device__ __forceinline__ float warp_max(float x) {
@@ -23,12 +23,12 @@ __device__ __forceinline__ float warp_sum(float x) {
 }  // namespace
 }  // namespace haast
 
-// part [B, Hq, part_chunks, 64] fp32, part_lse [B, Hq, part_chunks] -> out [B, Hq, 64] bf16, a warp a
-// head. Requests of one chunk have their result already.
+// part [B, Hq, part_splits, 64] fp32, part_lse [B, Hq, part_splits] -> out [B, Hq, 64] bf16, a warp a
+// head. Requests of one split have their result already.
 extern "C" __global__ void __launch_bounds__(32 * haast::WARPS)
     attention_merge(const float* part, const float* part_lse, const int* kv_lens,
                     const haast::bf16* sinks, haast::bf16* out, int num_requests, int num_heads,
-                    int part_chunks) {
+                    int part_splits) {
   using namespace haast;
   let_next_kernel_start();
   const int lane = threadIdx.x % 32;
@@ -36,21 +36,21 @@ extern "C" __global__ void __launch_bounds__(32 * haast::WARPS)
   const int request = static_cast<int>(row / num_heads), head = static_cast<int>(row % num_heads);
   wait_for_previous_kernel();
   if (request >= num_requests) return;
-  const int chunks = Span(kv_lens[request], 1 << 30, MOST_CHUNKS).chunks();
-  if (chunks <= 1) return;
-  const float lse = lane < chunks ? part_lse[row * part_chunks + lane] : -INFINITY;
+  const int splits = Span(kv_lens[request], 1 << 30, MOST_SPLITS).splits();
+  if (splits <= 1) return;
+  const float lse = lane < splits ? part_lse[row * part_splits + lane] : -INFINITY;
   const float sink = __bfloat162float(sinks[head]) * LOG2_E;
   const float top = fmaxf(warp_max(lse), sink);
   const float weight = exp2f(lse - top);
   const float scale = 1 / (warp_sum(weight) + exp2f(sink - top));
-  const float4* values = reinterpret_cast<const float4*>(part + row * part_chunks * HEAD_DIM);
+  const float4* values = reinterpret_cast<const float4*>(part + row * part_splits * HEAD_DIM);
   float4 sum = make_float4(0, 0, 0, 0);
-  for (int base = 0; base < chunks; base += 2 * UNROLL) {
+  for (int base = 0; base < splits; base += 2 * UNROLL) {
     float4 value[UNROLL];
 #pragma unroll
     for (int i = 0; i < UNROLL; ++i) {
-      const int chunk = base + 2 * i + lane / 16;
-      value[i] = chunk < chunks ? values[chunk * 16 + lane % 16] : make_float4(0, 0, 0, 0);
+      const int split = base + 2 * i + lane / 16;
+      value[i] = split < splits ? values[split * 16 + lane % 16] : make_float4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int i = 0; i < UNROLL; ++i) {

@@ -8,6 +8,8 @@
 //
 // What a row gets does not depend on the others of its tile: products are by whole pages, and pages
 // that a row does not see leave its sums as they are, bit for bit.
+#include <cstddef>
+
 #include "attention.cuh"
 #include "wgmma.cuh"
 
@@ -45,6 +47,9 @@ struct alignas(1024) Memory {
   uint64_t full_k[STAGES], empty_k[STAGES], full_v[STAGES], empty_v[STAGES], brought;
   int first[MAX_REQUESTS + 1], offs[MAX_REQUESTS + 1], kv_lens[MAX_REQUESTS];
 };
+
+static_assert(offsetof(Memory, kv_lens) + sizeof(Memory::kv_lens) == 153744,
+              "_SHARED_BYTES of haast/ops/attention/cuda_prefill.py");
 
 // Where a ring stands; every role walks it in step.
 template <int SIZE>
@@ -381,7 +386,10 @@ __device__ void multiply(const Problem& p, Memory& m, int group) {
   }
 }
 
-__device__ void initialise(Memory& m) {
+__device__ void initialise(const Problem& p, Memory& m) {
+  prefetch_map(p.q);
+  prefetch_map(p.k);
+  prefetch_map(p.v);
   for (int i = 0; i < QUERY_STAGES; ++i) {
     barrier_init(smem_u32(&m.full_q[i]), 1);
     barrier_init(smem_u32(&m.empty_q[i]), MATH_WARPS);
@@ -410,7 +418,7 @@ extern "C" __global__ void __launch_bounds__(haast::THREADS, 1) attention_prefil
   Memory& m = *reinterpret_cast<Memory*>(bytes);
   const Problem p{&q,  &k,           &v,           offs,      kv_lens, page_table, sinks,
                   out, num_requests, num_kv_heads, max_pages, window};
-  if (threadIdx.x == 0) initialise(m);
+  if (threadIdx.x == 0) initialise(p, m);
   let_next_kernel_start();
   wait_for_previous_kernel();
   for (int i = threadIdx.x; i <= num_requests; i += THREADS) {

@@ -104,6 +104,11 @@ struct alignas(64) TensorMap {
   char opaque[128];
 };
 
+// So that the first copy does not wait for its map. Maps are parameters: no earlier kernel writes them.
+__device__ __forceinline__ void prefetch_map(const TensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 // The box at these coordinates, innermost first; completes on the barrier with the whole box's
 // bytes, also where parts of it lie outside and read as zero.
 __device__ __forceinline__ void tensor_load(uint32_t dst, const TensorMap* map, int c0, int c1,

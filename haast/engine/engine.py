@@ -19,6 +19,7 @@ from haast.engine.request import (
 )
 from haast.engine.scheduler import Scheduler
 from haast.engine.step import Pending, Runner, Step, StepResult
+from haast.errors import HaastError
 
 
 class Output(NamedTuple):
@@ -33,8 +34,8 @@ class Output(NamedTuple):
     finish_reason: FinishReason | None
 
 
-class EngineDeadError(RuntimeError):
-    """The runner cannot run another step: nothing that a caller could mend.
+class EngineDeadError(HaastError):
+    """The runner cannot run another step: nothing that a caller could mend but by starting again.
 
     outputs  the last of every request that had not ended
     """
@@ -109,15 +110,19 @@ class Engine:
     def enqueue(self, requests: Sequence[Request]) -> None:
         """Queue the requests of one call that `intake` made; errors as in `submit`."""
         self._raise_if_dead()
-        num_waiting, limit = len(self.scheduler.waiting), self.limits.max_queue_size
-        if num_waiting + len(requests) > limit:
+        if not self.has_room(len(requests)):
             raise QueueFullError(
-                f"{num_waiting} requests wait; {len(requests)} more exceed max_queue_size {limit}"
+                f"{len(self.scheduler.waiting)} requests wait; {len(requests)} more exceed "
+                f"max_queue_size {self.limits.max_queue_size}"
             )
         self._num_arrived += 1
         for index, request in enumerate(requests):
             request.order = (request.priority, self._num_arrived, index)
         self.scheduler.waiting.add_siblings(requests)
+
+    def has_room(self, num_requests: int) -> bool:
+        """Whether so many more may wait."""
+        return len(self.scheduler.waiting) + num_requests <= self.limits.max_queue_size
 
     def cancel(self, requests: Iterable[Request]) -> None:
         """End requests that have not ended; the next step tells so, and frees their pages."""

@@ -1,4 +1,4 @@
-"""Wishes -> a model that is ready to generate."""
+"""Wishes -> an engine that is ready to generate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,18 @@ from pathlib import Path
 
 import torch
 
-from haast.config import ConfigError, Encoding, EngineConfig, ModelConfig, Plan
+from haast.config import ConfigError, Encoding, EngineConfig, MemoryPlan, ModelConfig, Plan
 from haast.engine.device import pick_device
-from haast.engine.generator import Generator
-from haast.engine.plan import Source, make_plan
+from haast.engine.engine import Engine
+from haast.engine.kv_pages import KVPages
+from haast.engine.limits import Limits
+from haast.engine.pages import PagePool
+from haast.engine.plan import Source, make_plan, max_window
+from haast.engine.runner import TorchRunner
 from haast.model.checkpoint import open_checkpoint
 from haast.model.config_file import read_model_config
+from haast.model.gpt_oss import GptOss
+from haast.model.kv_cache import CACHE_DTYPES, KVCache
 from haast.model.locate import PACKAGED_CONFIGS, locate_model, packaged_folder
 from haast.model.parameters import Parameters
 from haast.model.random_weights import random_parameters
@@ -43,20 +49,73 @@ def prepare(config: EngineConfig) -> Prepared:
     return _prepare_dummy(config) if config.load_format == "dummy" else _prepare_checkpoint(config)
 
 
-def load_generator(prepared: Prepared, progress: Progress | None = None) -> Generator:
-    """Read (or make) the weights; the model is then ready to generate.
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its weights, and the engine that runs requests on it."""
 
+    model: GptOss
+    runner: TorchRunner
+    engine: Engine
+
+
+def load(prepared: Prepared, stop_ids: frozenset[int], progress: Progress | None = None) -> Loaded:
+    """Read (or make) the weights; the engine is then ready to generate.
+
+    stop_ids  the model's own stop tokens
     Raises CheckpointError for flaws only the bytes can show, ConfigError if memory runs out.
     """
     try:
         parameters = prepared.make_parameters(progress)
         model = prepared.architecture.model(prepared.config, parameters, prepared.plan.max_length)
-        return Generator(model, prepared.plan)
+        return assemble(model, prepared.plan, stop_ids)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"the device ran out of memory while loading ({str(error).splitlines()[0]}); "
             "lower device_memory_utilization or max_length, or free memory on the device"
         ) from None
+
+
+def assemble(model: GptOss, plan: Plan, stop_ids: frozenset[int], max_in_flight: int = 2) -> Loaded:
+    """An engine over a model, with the KV cache that the plan names; see `Engine`."""
+    memory = plan.memory
+    runner = TorchRunner(
+        model,
+        KVCache.empty(
+            model.config,
+            memory.num_pages,
+            memory.num_window_pages,
+            _cache_dtype(memory, model),
+            model.device,
+            memory.page_size,
+        ),
+        max_batch_size=plan.max_batch_size,
+        max_batch_input_tokens=plan.max_batch_input_tokens,
+        max_pages=-(-plan.max_length // memory.page_size),
+        page_size=memory.page_size,
+        pins=plan.pins,
+        has_graphs=plan.has_graphs,
+    )
+    kv = KVPages(
+        PagePool(memory.num_pages, "full"),
+        PagePool(memory.num_window_pages, "sliding"),
+        memory.page_size,
+        max_window(model.config),
+        plan.enable_prefix_caching,
+    )
+    limits = Limits(
+        max_length=plan.max_length,
+        max_batch_size=plan.max_batch_size,
+        max_batch_input_tokens=plan.max_batch_input_tokens,
+        max_queue_size=plan.max_queue_size,
+        enable_in_flight_batching=plan.enable_in_flight_batching,
+    )
+    engine = Engine(runner, kv, limits, model.config.vocab_size, stop_ids, max_in_flight)
+    return Loaded(model, runner, engine)
+
+
+def _cache_dtype(memory: MemoryPlan, model: GptOss) -> torch.dtype:
+    is_as_computed = memory.cache_format == "bfloat16"
+    return model.dtype if is_as_computed else CACHE_DTYPES[memory.cache_format]
 
 
 def _prepare_checkpoint(config: EngineConfig) -> Prepared:

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,18 +12,20 @@ from haast.config import (
     EngineConfig,
     MemoryPlan,
     ModelConfig,
-    OpChoice,
     Plan,
 )
 from haast.engine.device import device_name, free_memory
-from haast.model.kv_cache import PAGE_SIZE, TokenBytes
+from haast.engine.kv_plan import KVSizes, plan_kv
+from haast.engine.op_choice import EXPERT_OPS, are_capturable, choose_ops, runs_kernel
+from haast.model.kv_cache import CACHE_DTYPES, TokenBytes
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, role_axes
 from haast.model.parameters import EXPERT_LAYOUTS
 from haast.mxfp4 import GROUP
-from haast.ops import MODEL_OPS, REFERENCE, Op, moe_down, moe_up, why_no_kernels
+from haast.ops import attention, why_no_kernels
+from haast.ops.attention.check import MAX_REQUESTS, PAGE_SIZE
 
-EXPERT_OPS = (moe_up.name, moe_down.name)
-"""Those that read expert weights; their kernels read them swizzled"""
+GRAPH_BYTES = 1 << 30
+"""Set aside for the CUDA graphs of all batch sizes and their memory"""
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,20 @@ def make_plan(
 
     Raises ConfigError in one line if the wishes do not fit the model or the memory.
     """
-    ops = tuple(_choose(op, encoding, device) for op in MODEL_OPS)
-    is_swizzled = any(c.op in EXPERT_OPS and c.implementation is None for c in ops)
+    batch = config.max_batch_size or _default_batch(config, device)
+    ops = choose_ops(model, encoding, device, is_deterministic=config.deterministic)
+    if runs_kernel(ops, attention.name):
+        _check_limits_of_kernels(config, batch)
+    is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
     weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
-    budget = int(free_memory(device) * config.device_memory_utilization) - weight_bytes
-    length = config.max_length or model.max_length
-    if length > model.max_length:
-        raise ConfigError(f"max_length {length} exceeds the model's {model.max_length}")
-    page_bytes = PAGE_SIZE * TokenBytes.of(model, torch.bfloat16).total
-    wanted = config.max_batch_size * -(-length // PAGE_SIZE)
-    num_pages = min(wanted, budget // page_bytes)
-    if num_pages < 1 or (config.max_length is not None and num_pages * PAGE_SIZE < length):
-        raise ConfigError(
-            _too_little(config, weight_bytes, budget, length * page_bytes // PAGE_SIZE)
-        )
+    workspace_bytes = _workspace_bytes(config, batch, model, device)
+    available = int(free_memory(device) * config.device_memory_utilization)
+    budget = available - weight_bytes - workspace_bytes
+    if budget < 0:
+        raise ConfigError(_too_little(config, weight_bytes, workspace_bytes, available))
+    sizes = _kv_sizes(config, model)
+    length = _length(config, model, sizes, budget)
+    kv = plan_kv(sizes, budget, batch, length, config.max_batch_input_tokens)
     return Plan(
         model_path=source.path,
         architecture=model.architecture,
@@ -69,18 +70,92 @@ def make_plan(
         encoding=encoding,
         is_swizzled=is_swizzled,
         device=device_name(device),
-        max_length=min(length, num_pages * PAGE_SIZE),
-        max_batch_size=config.max_batch_size,
+        max_length=length,
+        max_batch_size=kv.max_batch_size,
+        max_batch_input_tokens=config.max_batch_input_tokens,
+        enable_in_flight_batching=config.enable_in_flight_batching,
+        enable_prefix_caching=config.enable_prefix_caching,
+        max_queue_size=config.max_queue_size,
+        has_graphs=are_capturable(ops, device),
         ops=ops,
         warning=_warning(device),
         memory=MemoryPlan(
+            available_bytes=available,
             weight_bytes=weight_bytes,
-            available_bytes=budget + weight_bytes,
-            kv_bytes_per_token=page_bytes // PAGE_SIZE,
-            num_pages=num_pages,
-            page_size=PAGE_SIZE,
+            workspace_bytes=workspace_bytes,
+            kv_bytes=kv.kv_bytes,
+            naive_kv_bytes=kv.naive_bytes,
+            page_size=config.kv_cache_page_size,
+            num_pages=kv.num_pages,
+            num_window_pages=kv.num_window_pages,
+            num_full_length=kv.num_full_length,
+            cache_format=config.kv_cache_format,
         ),
     )
+
+
+def _default_batch(config: EngineConfig, device: torch.device) -> int:
+    """As many as a GPU computes well together; a step must be able to decode all of them."""
+    return min(8 if device.type == "cpu" else 256, config.max_batch_input_tokens)
+
+
+def _check_limits_of_kernels(config: EngineConfig, batch: int) -> None:
+    """Raises ConfigError for wishes that only references could serve."""
+    if config.kv_cache_page_size != PAGE_SIZE:
+        raise ConfigError(
+            f"kv_cache_page_size must be {PAGE_SIZE} on this GPU, where attention kernels run; "
+            f"got {config.kv_cache_page_size}"
+        )
+    if config.kv_cache_format != "bfloat16":
+        raise ConfigError(
+            "kv_cache_format must be bfloat16 on this GPU, where attention kernels run that read "
+            f"no other; got {config.kv_cache_format}"
+        )
+    if batch > MAX_REQUESTS:
+        raise ConfigError(
+            f"max_batch_size may be {MAX_REQUESTS} at most on this GPU, where attention kernels "
+            f"run; got {batch}"
+        )
+
+
+def _kv_sizes(config: EngineConfig, model: ModelConfig) -> KVSizes:
+    page_size = config.kv_cache_page_size
+    of_token = TokenBytes.of(model, CACHE_DTYPES[config.kv_cache_format])
+    return KVSizes(
+        page_bytes=page_size * of_token.full,
+        window_page_bytes=page_size * of_token.window,
+        window=max_window(model),
+        page_size=page_size,
+    )
+
+
+def max_window(model: ModelConfig) -> int:
+    """Keys that the furthest-seeing sliding layer sees; 1 if there is no such layer."""
+    return max((window for window in model.windows if window is not None), default=1)
+
+
+def _length(config: EngineConfig, model: ModelConfig, sizes: KVSizes, budget: int) -> int:
+    """As wished for; without a wish the model's, or what memory allows one request."""
+    if config.max_length is None:
+        return min(model.max_length, sizes.longest(budget) or model.max_length)
+    if config.max_length > model.max_length:
+        raise ConfigError(f"max_length {config.max_length} exceeds the model's {model.max_length}")
+    return config.max_length
+
+
+def _workspace_bytes(
+    config: EngineConfig, batch: int, model: ModelConfig, device: torch.device
+) -> int:
+    """Of one step: routed rows in and between the expert matmuls and their fp32 results, the
+    projections and a few hidden states of each token; logits of each request. None on the CPU,
+    whose memory is not planned to the last byte."""
+    if device.type == "cpu":
+        return 0
+    hidden, inner = model.hidden_size, model.intermediate_size
+    routed = model.num_active_experts * (2 * hidden + 2 * inner + 4 * hidden)
+    token = routed + 2 * (2 * model.qkv_size + 6 * hidden)
+    logits = 6 * batch * model.vocab_size
+    return config.max_batch_input_tokens * token + logits + GRAPH_BYTES
 
 
 def parameter_bytes(model: ModelConfig, encoding: Encoding, *, is_swizzled: bool = False) -> int:
@@ -99,41 +174,18 @@ def parameter_bytes(model: ModelConfig, encoding: Encoding, *, is_swizzled: bool
     return total
 
 
-def _choose(op: Op[Any, Any], encoding: Encoding, device: torch.device) -> OpChoice:
-    """Its kernels wherever they can run, else the reference and why."""
-    why = _why_no_kernel(op, encoding, device)
-    if why is not None:
-        return OpChoice(op.name, REFERENCE, why)
-    kernels = ", ".join(kernel.name for kernel in op.kernels)
-    return OpChoice(op.name, None, f"the first that accepts the call: {kernels}")
-
-
-def _why_no_kernel(op: Op[Any, Any], encoding: Encoding, device: torch.device) -> str | None:
-    if not op.kernels:
-        return "no kernel in its table"
-    if op.name in EXPERT_OPS and encoding == "bfloat16":
-        return "no kernel for dense experts"
-    return why_no_kernels(device)
-
-
 def _warning(device: torch.device) -> str | None:
     """A GPU without kernels runs, but slowly: nobody should have to find out from the speed."""
     why = None if device.type == "cpu" else why_no_kernels(device)
     return why and f"this GPU runs only references, which are slow: {why}"
 
 
-def _too_little(config: EngineConfig, weight_bytes: int, budget: int, kv_bytes: int) -> str:
-    usable = budget + weight_bytes
-    limit = (
-        f"{usable / 1e9:.2f} GB may be used ({config.device_memory_utilization:g} of what is free)"
-    )
-    if budget < 0:
-        return (
-            f"memory is short: the weights take {weight_bytes / 1e9:.2f} GB, but {limit}; "
-            "use a device with more, mxfp4 instead of bfloat16, or free memory on it"
-        )
+def _too_little(
+    config: EngineConfig, weight_bytes: int, workspace_bytes: int, available: int
+) -> str:
     return (
-        f"memory is short: weights take {weight_bytes / 1e9:.2f} GB and one request of full length "
-        f"{kv_bytes / 1e9:.2f} GB, but {limit}; "
-        "lower max_length, raise device_memory_utilization or free memory on the device"
+        f"memory is short: the weights take {weight_bytes / 1e9:.2f} GB and a step "
+        f"{workspace_bytes / 1e9:.2f} GB, but {available / 1e9:.2f} GB may be used "
+        f"({config.device_memory_utilization:g} of what is free); use a device with more, mxfp4 "
+        "instead of bfloat16, a lower max_batch_input_tokens, or free memory on it"
     )

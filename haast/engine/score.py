@@ -1,35 +1,51 @@
 """Logits of a given text, computed the way a prompt is."""
 
+import secrets
+
 import torch
 from torch import Tensor
 
-from haast import ops
-from haast.engine.batch import step_tensors
-from haast.engine.generator import PREFILL_CHUNK, Generator, RequestError
-from haast.engine.request import Request, SamplingParams
+from haast.engine.load import Loaded
+from haast.engine.request import Request, RequestError, SamplingParams
+from haast.engine.step import Step
+
+CHUNK = 512
+"""Tokens whose logits are on the device at a time"""
 
 
 @torch.inference_mode()
-def score(generator: Generator, token_ids: list[int]) -> Tensor:
+def score(loaded: Loaded, token_ids: list[int]) -> Tensor:
     """What the model expects after each token of a text: [len(token_ids), V] fp32 on the host.
 
-    Raises RequestError if the text is longer than the engine's max_length or requests are running.
+    No cached prefix is used, since every position is asked for.
+    Raises RequestError if the text is not shorter than max_length, or if requests are running.
     """
-    request = Request(
-        prompt_ids=token_ids,
-        params=SamplingParams(),
-        seed=0,
-        max_new_tokens=0,
-        stop_ids=frozenset(),
-    )
-    generator.check(request)
-    if generator.has_work:
+    engine, runner = loaded.engine, loaded.runner
+    if engine.has_work:
         raise RequestError("requests are running; exhaust or close their stream first")
+    params = SamplingParams(max_new_tokens=1)
+    request = engine.intake.requests(token_ids, params, salt=secrets.token_hex())[0]
+    is_admitted = engine.kv.admit(request, 0, 0)
+    assert is_admitted, request
     rows = []
-    with ops.pin(generator.plan.pins), generator.holding_pages(request):
+    try:
         while request.num_computed < len(token_ids):
-            ids, meta = step_tensors([request], PREFILL_CHUNK, generator.model.device)
-            hidden = generator.model.forward(ids, meta, generator.kv)
-            rows.append(generator.model.logits(hidden).cpu())
-            request.num_computed += len(ids)
+            rows.append(_next_rows(loaded, request))
+    finally:
+        runner.forget(request)
+        engine.kv.release(request)
     return torch.cat(rows)
+
+
+def _next_rows(loaded: Loaded, request: Request) -> Tensor:
+    """Logits of the next chunk."""
+    engine, left = loaded.engine, request.num_tokens - request.num_computed
+    most = min(CHUNK, engine.limits.max_batch_input_tokens)
+    count = min(left, most, engine.kv.room(request, window_reserve=0))
+    step = Step()
+    step.requests, step.starts, step.counts = [request], [request.num_computed], [count]
+    step.samples, step.num_tokens = [False], count
+    has_pages = engine.kv.extend(request, request.num_computed + count)
+    assert has_pages and count, request
+    request.num_computed += count
+    return loaded.runner.logits(step).float().cpu()

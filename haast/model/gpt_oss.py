@@ -41,8 +41,8 @@ class GptOss:
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [N, H] -> scores of every token [N, V] fp32."""
-        return ops.linear(hidden, self.parameters.lm_head, None).float()
+        """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
+        return ops.linear(hidden, self.parameters.lm_head, None)
 
     def _attention(
         self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache

@@ -30,10 +30,12 @@ MODEL_OPS: tuple[Op[Any, Any], ...] = (
     route,
     moe_up,
     moe_down,
+    adjust_logits,
     sample,
+    count_tokens,
 )
 """What generating runs"""
-OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, adjust_logits, count_tokens, grouped_matmul)
+OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, grouped_matmul)
 """All of them"""
 
 __all__ = [

@@ -1,16 +1,23 @@
 """One op = one contract, one reference, n kernels, one table; this picks the row that runs."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Generic, ParamSpec, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 REFERENCE = "reference"
+ALIGNMENT_BITS = 15
+"""Of an address: how a tensor lies with respect to 16 bytes, which kernels ask for"""
+MOST_KEPT = 4096
+"""Choices an op remembers"""
 _pins: ContextVar[Mapping[str, str] | None] = ContextVar("haast_op_pins", default=None)
 
 
@@ -27,6 +34,8 @@ class Kernel(Generic[P, R]):
     """CUDA kernels that this call launches, in order. Reads what `rejects` reads."""
     because: str
     """The bench result that earned it this place."""
+    is_default: bool = True
+    """Whether it may run without being pinned"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Op(Generic[P, R]):
         self.name = name
         self.reference = reference
         self.kernels = kernels
+        self._chosen: dict[Hashable, Callable[P, R]] = {}
         contract = inspect.signature(reference)
         for kernel in kernels:
             if inspect.signature(kernel.fn) != contract:
@@ -66,16 +76,29 @@ class Op(Generic[P, R]):
         return self.choose(*args, **kwargs)(*args, **kwargs)
 
     def choose(self, *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
-        """The implementation that this call runs."""
+        """The implementation that this call runs.
+
+        Kernels read shapes, dtypes and layouts only, so the answer to one call is remembered for
+        all that look the same: asking takes longer than most kernels.
+        """
         pinned = (_pins.get() or {}).get(self.name)
         if pinned == REFERENCE:
             return self.reference
+        look = (pinned, *map(look_of, args), *((name, look_of(v)) for name, v in kwargs.items()))
+        chosen = self._chosen.get(look)
+        if chosen is None:
+            if len(self._chosen) >= MOST_KEPT:
+                self._chosen.clear()
+            chosen = self._chosen[look] = self._choose(pinned, *args, **kwargs)
+        return chosen
+
+    def _choose(self, pinned: str | None, *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
         if pinned not in (None, *self.implementations):
             known = ", ".join(self.implementations)
             raise LookupError(f"{self.name} has no implementation '{pinned}'; it has {known}")
         reasons = []
         for kernel in self.kernels:
-            if pinned not in (None, kernel.name):
+            if pinned != kernel.name and (pinned is not None or not kernel.is_default):
                 continue
             reason = kernel.rejects(*args, **kwargs)
             if reason is None:
@@ -87,22 +110,45 @@ class Op(Generic[P, R]):
         """Every implementation and whether an unpinned call would run it, in preference order."""
         verdicts: list[Verdict] = []
         chosen: str | None = None
+        why = "runs only when pinned"
         for kernel in self.kernels:
             reason = kernel.rejects(*args, **kwargs)
             symbols = () if reason else kernel.symbols(*args, **kwargs)
-            if reason is None and chosen:
+            if reason is None and not kernel.is_default:
+                reason = why
+            elif reason is None and chosen:
                 reason = f"{chosen} comes first"
             elif reason is None:
                 chosen = kernel.name
             verdict = Verdict(kernel.name, reason is None, reason, symbols, kernel.because)
             verdicts.append(verdict)
-        why = "runs only when pinned"
         return [*verdicts, Verdict(REFERENCE, False, why, (), "what the op means, in plain torch")]
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether a kernel may run without being pinned."""
+        return any(kernel.is_default for kernel in self.kernels)
 
     @property
     def implementations(self) -> tuple[str, ...]:
         """Names that can be pinned."""
         return (*(kernel.name for kernel in self.kernels), REFERENCE)
+
+
+def look_of(value: Any) -> Hashable:
+    """All that a kernel may ask of an argument."""
+    if isinstance(value, Tensor):
+        at = value.data_ptr() & ALIGNMENT_BITS
+        return value.shape, value.stride(), value.dtype, value.device, at
+    kind: Any = type(value)
+    names = _fields_of(kind)
+    return (kind, *(look_of(getattr(value, name)) for name in names)) if names else value
+
+
+@cache
+def _fields_of(kind: Any) -> tuple[str, ...]:
+    """Of a dataclass; none of other types."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def test_without_a_hopper_gpu(refused, monkeypatch, bench):
         (("attention", "--contexts", "1,x"), "positive numbers with commas between; got '1,x'"),
         (("grouped", "--P", "0"), "0 is not in the range"),
         (("grouped", "--which", "up"), "'up' is not one of 'gate_up', 'down'"),
-        (("decode",), "No such command 'decode'"),
+        (("encode",), "No such command 'encode'"),
     ],
 )
 def test_bad_values(refused, words, text):

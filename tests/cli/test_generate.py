@@ -1,19 +1,15 @@
 """`haast generate` when all is well: what goes to standard output, and what beside it."""
 
 import json
-import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields
 
 import pytest
 
-from haast import LLM
-from haast.config import OpChoice
-from haast.engine.load import prepare
+from haast import LLM, SamplingParams
 from haast.harmony import TEMPLATE_PATH, Tokenizer
 from haast.model.locate import demo_folder
-from haast.ops import MODEL_OPS
 from haast.reply_stream import TextDelta
 
 ASK = ("generate", "--prompt", "What is a bald eagle?", "--temperature", "0")
@@ -127,14 +123,23 @@ def test_all_flags_at_once(haast, tmp_path):
         "--device-memory-utilization": 0.5,
         "--max-batch-size": 2,
         "--custom-architectures": module,
+        "--max-batch-input-tokens": 50,
+        "--kv-cache-page-size": 64,
+        "--repetition-penalty": 1.1,
+        "--presence-penalty": 0.1,
+        "--frequency-penalty": -0.1,
+        "--min-tokens": 3,
+        "--stop-token-ids": 17,
     }
     words = [word for pair in flags.items() for word in pair]
-    outcome = haast("generate", *words, "--ignore-eos", "--json", "--pretty-print-config")
+    words += ["--ignore-eos", "--json", "--pretty-print-config"]
+    words += ["--no-enable-prefix-caching", "--no-enable-in-flight-batching"]
+    outcome = haast("generate", *words)
     assert outcome.code == 0
     document = json.loads(outcome.out)
     assert len(document["token_ids"]) == 4 and document["finish_reason"] == "length"
     assert (document["plan"]["max_length"], document["plan"]["max_batch_size"]) == (300, 2)
-    assert document["plan"]["memory"]["num_pages"] == 2 * 3
+    assert document["plan"]["memory"]["num_pages"] == 2 * 2 * 5
     assert outcome.err.startswith("configuration:\n")
 
 
@@ -151,6 +156,65 @@ def test_ignore_eos_goes_on(haast):
     assert len(further["token_ids"]) == 60 and further["finish_reason"] == "length"
     assert further["token_ids"][: len(plain["token_ids"])] == plain["token_ids"]
     assert further["text"] == ANSWER
+
+
+def test_stop_token_ids_end_the_answer(haast):
+    few = ("--reasoning-effort", "low", "--json")
+    plain = json.loads(haast(*ASK, *few).out)["token_ids"]
+    assert len({*plain[10:14]}) == 4 and not {*plain[10:14]} & {*plain[:10]}
+    stops = ("--stop-token-ids", plain[13], "--stop-token-ids", plain[11])
+    document = json.loads(haast(*ASK, *few, *stops).out)
+    assert document["token_ids"] == plain[:12] and document["finish_reason"] == "stop"
+    held = json.loads(haast(*ASK, *few, *stops, "--min-tokens", 12).out)["token_ids"]
+    assert held[:11] == plain[:11] and held[11] != plain[11]
+
+
+def test_penalties_change_the_answer(haast):
+    few = ("--reasoning-effort", "low", "--json", "--max-new-tokens", 60, "--ignore-eos")
+    plain = json.loads(haast(*ASK, *few).out)["token_ids"]
+    changed = [
+        json.loads(haast(*ASK, *few, flag, value).out)["token_ids"]
+        for flag, value in (("--repetition-penalty", 1.9), ("--frequency-penalty", 2))
+    ]
+    assert min(len({*tokens}) for tokens in changed) > len({*plain}) and changed[0] != changed[1]
+
+
+SAMPLING = {
+    "max_new_tokens": 9,
+    "min_tokens": 3,
+    "temperature": 0.5,
+    "top_k": 7,
+    "top_p": 0.25,
+    "min_p": 0.125,
+    "repetition_penalty": 1.5,
+    "presence_penalty": -0.5,
+    "frequency_penalty": 0.75,
+    "seed": 12,
+    "ignore_eos": True,
+    "stop": ("a", "b"),
+    "stop_token_ids": (4, 5),
+}
+
+
+def test_options_fill_the_sampling_settings(haast, monkeypatch):
+    given = []
+    stream = LLM.stream
+    monkeypatch.setattr(
+        LLM,
+        "stream",
+        lambda self, prompt, params, **chat: (
+            given.append(params) or stream(self, prompt, params, **chat)
+        ),
+    )
+    assert haast("generate", "--prompt", "Hi").code == 0 and given == [SamplingParams()]
+    words = []
+    for name, value in SAMPLING.items():
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [f"--{name.replace('_', '-')}", *([] if each is True else [each])]
+    assert haast("generate", "--prompt", "Hi", *words).code == 0
+    assert given[1:] == [SamplingParams(**SAMPLING)]
+    left_out = {f.name for f in fields(SamplingParams)} - {*SAMPLING}
+    assert left_out == {"logit_bias", "n", "logprobs"}
 
 
 def test_same_seed_same_tokens(haast):
@@ -172,79 +236,3 @@ def test_a_tool_call_is_no_answer(haast, monkeypatch, flags):
     monkeypatch.setattr(LLM, "stream", calling)
     outcome = haast(*ASK, *flags)
     assert outcome.out.endswith(ANSWER + "\n") and "word" not in outcome.out
-
-
-def printed_config(outcome) -> dict[str, str]:
-    """Rows of --pretty-print-config; a plan's row comes after the wish of the same name."""
-    rows = (re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in outcome.err.splitlines())
-    return {row[0]: row[1] for row in rows if len(row) == 2}
-
-
-def test_pretty_printed_config_names_what_was_decided(haast, nothing_loads):
-    outcome = haast("generate", "--pretty-print-config", "--max-length", 700)
-    assert (outcome.code, outcome.out) == (0, "")
-    rows = printed_config(outcome)
-    expected = {
-        "model": str(demo_folder()),
-        "architecture": "GptOssForCausalLM",
-        "layout": "hf-mxfp4",
-        "files": "model.safetensors",
-        "encoding": "mxfp4",
-        "experts": "bytes in checkpoint order",
-        "device": "cpu",
-        "device_memory_utilization": "0.9",
-        "max_length": "700",
-        "weights": "19.0 MB",
-        "kv cache": "2.4 MB in 6 pages of 128",
-        "kv tokens": "768",
-        "full-length requests": "1",
-    }
-    assert expected.items() <= rows.items()
-    no_kernel, no_gpu = "no kernel in its table", "kernels need a Hopper GPU, this is cpu"
-    assert {op.name: rows[op.name] for op in MODEL_OPS} == {
-        op.name: f"reference ({no_gpu if op.kernels else no_kernel})" for op in MODEL_OPS
-    }
-    assert "grouped_matmul" not in rows and "warning" not in outcome.err
-
-
-def planned_as(monkeypatch, **changes):
-    """The plan of the bundled model, in part another one, as prepare gives it."""
-
-    def changed(config):
-        prepared = prepare(config)
-        return replace(prepared, plan=replace(prepared.plan, **changes))
-
-    monkeypatch.setattr("haast.engine.load.prepare", changed)
-    monkeypatch.setattr("haast.llm.prepare", changed)
-
-
-def test_pretty_printed_config_of_a_hopper_gpu(haast, monkeypatch, nothing_loads):
-    choice = OpChoice("moe_up", None, "the first that accepts the call: small, wide")
-    planned_as(monkeypatch, is_swizzled=True, ops=(choice,))
-    rows = printed_config(haast("generate", "--pretty-print-config"))
-    assert rows["moe_up"] == "kernels (the first that accepts the call: small, wide)"
-    assert rows["experts"] == "bytes swizzled for kernels"
-    planned_as(monkeypatch, encoding="bfloat16")
-    assert printed_config(haast("generate", "--pretty-print-config"))["experts"] == "dense"
-
-
-@pytest.mark.parametrize("flags", [("--pretty-print-config",), ASK[1:], (*ASK[1:], "--json")])
-def test_the_plans_warning_is_one_line(haast, monkeypatch, flags):
-    planned_as(monkeypatch, warning="kernels are not built")
-    outcome = haast("generate", *flags, "--max-length", 700)
-    assert outcome.code == 0 and "haast: warning" not in outcome.out
-    lines = [line for line in outcome.err.splitlines() if "warning:" in line]
-    assert lines == ["haast: warning: kernels are not built"]
-
-
-@pytest.mark.parametrize(
-    "flag, name, value",
-    [
-        ("--model", "model_path", demo_folder()),
-        ("--max-model-len", "max_length", 256),
-        ("--max-num-seqs", "max_batch_size", 3),
-    ],
-)
-def test_spellings_of_vllm_are_known(haast, flag, name, value):
-    rows = printed_config(haast("generate", "--pretty-print-config", flag, value))
-    assert rows[name] == str(value)

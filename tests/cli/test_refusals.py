@@ -32,6 +32,16 @@ ASK = ("generate", "--prompt", "Hello")
         ("--max-length", "5000", "max_length 5000 exceeds the model's 4096"),
         ("--max-batch-size", "0", "max_batch_size must be at least 1; got 0"),
         ("--max-batch-size", "x", "'--max-batch-size' / '--max-num-seqs': 'x'"),
+        ("--max-batch-input-tokens", "0", "max_batch_input_tokens must be at least 1; got 0"),
+        ("--max-num-batched-tokens", "x", "'--max-batch-input-tokens' / '--max-num-batched-tok"),
+        ("--kv-cache-page-size", "100", "kv_cache_page_size must be 64, 128 or 256; got 100"),
+        ("--repetition-penalty", "0", "repetition_penalty must be a finite number > 0; got 0.0"),
+        ("--presence-penalty", "2.5", "presence_penalty must be in [-2, 2]; got 2.5"),
+        ("--frequency-penalty", "-3", "frequency_penalty must be in [-2, 2]; got -3.0"),
+        ("--frequency-penalty", "nan", "frequency_penalty must be in [-2, 2]; got nan"),
+        ("--min-tokens", "-1", "min_tokens must be at least 0 and at most max_new_tokens; got -1"),
+        ("--stop-token-ids", "-4", "stop_token_ids must be token ids; got (-4,)"),
+        ("--stop-token-ids", "eos", "Invalid value for '--stop-token-ids': 'eos'"),
         ("--device-memory-utilization", "0", "device_memory_utilization must lie in (0, 1]; got 0"),
         ("--device-memory-utilization", "2", "device_memory_utilization must lie in (0, 1]; got 2"),
         ("--device-memory-utilization", "nan", "must lie in (0, 1]; got nan"),
@@ -48,6 +58,19 @@ ASK = ("generate", "--prompt", "Hello")
 @pytest.mark.usefixtures("nothing_loads")
 def test_bad_values(refused, flag, value, words):
     assert words in refused(*ASK, flag, value)
+
+
+@pytest.mark.usefixtures("nothing_loads")
+def test_settings_that_exclude_each_other(refused):
+    text = refused(*ASK, "--min-tokens", 9, "--max-new-tokens", 5)
+    assert text == "min_tokens must be at least 0 and at most max_new_tokens; got 9"
+    text = refused(*ASK, "--max-batch-size", 9, "--max-batch-input-tokens", 8)
+    assert text.endswith("so that every request can decode; got 8 and 9")
+    text = refused(*ASK, "--deterministic")
+    assert text == (
+        "deterministic needs the kernel of attention, which cannot run: "
+        "kernels need a Hopper GPU, this is cpu"
+    )
 
 
 @pytest.mark.usefixtures("nothing_loads")

@@ -157,6 +157,13 @@ def test_both_encodings_pass_and_agree(judge):
     assert values(report)[DIVERGENCE] == 0 and values(report)[TOP1] == 1
 
 
+def test_a_cache_in_e4m3_is_held_against_one_in_bf16(judge):
+    """Its cost shows in the divergence; only the distances from fp32 may be too large."""
+    report = judge(kv_cache_format="float8_e4m3fn")
+    assert failed(report) <= {MEDIAN, MEAN} and report.wrong == ()
+    assert 1e-4 < values(report)[DIVERGENCE] < guard.MAX_DIVERGENCE
+
+
 def test_logits_that_are_no_numbers(judge, damaged):
     def poison(weight):
         weight[17] = float("nan")

@@ -10,7 +10,7 @@ from haast import coherence
 from haast.__main__ import main
 from haast.coherence import Check, Report
 from haast.coherence.guard import _output_checks
-from haast.llm import Result, Timings
+from haast.result import Result, Timings
 
 FINE = torch.zeros(3, 5)
 
@@ -22,6 +22,9 @@ def result(text="An answer.", reasoning="", token_ids=range(30), **anomalies) ->
         finish_reason="stop",
         token_ids=tuple(token_ids),
         prompt_token_ids=(1,),
+        logprobs=(),
+        cached_tokens=0,
+        error=None,
         tool_calls=(),
         anomalies=anomalies,
         timings=Timings(1, 30, 1.0, 2.0),

@@ -1,7 +1,6 @@
 """Which ops run kernels, in which order experts are held, and the reasons that the plan gives."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,62 +8,19 @@ import torch
 from haast import ops
 from haast.config import EngineConfig
 from haast.engine import load as load_module
-from haast.engine import plan as plan_module
 from haast.engine.load import prepare
-from haast.engine.plan import Source, make_plan, parameter_bytes
+from haast.engine.plan import make_plan, parameter_bytes
 from haast.model.config_file import read_model_config
 from haast.model.locate import demo_folder, packaged_folder
 from haast.model.random_weights import random_parameters
 from haast.mxfp4 import Mxfp4Weight, SwizzledWeight
-from haast.ops import hopper
 
-from .oracle import CONFIG, CPU
+from ..model.helpers import CPU
+from .planning import BY_KERNELS, GPU, LEFT, MODEL, WIDE, choices, planned
+from .small_model import CONFIG
 
-GPU = torch.device("cuda", 0)
-MODEL = replace(CONFIG, max_length=1000)
-BY_KERNELS = ("route", "moe_up", "moe_down")
 NO_KERNEL = ("reference", "no kernel in its table")
-LEFT = (None, "the first that accepts the call: small, wide")
 NOT_ON_CPU = ("reference", "kernels need a Hopper GPU, this is cpu")
-
-
-@pytest.fixture
-def kernels(monkeypatch):
-    """kernels(*names) gives these ops two kernels each, and the others none."""
-
-    def kernel(name, op):
-        return ops.Kernel(name, op.reference, lambda *_: None, lambda *_: (), because="test")
-
-    def give(*names):
-        for op in ops.MODEL_OPS:
-            rows = (kernel("small", op), kernel("wide", op)) if op.name in names else ()
-            monkeypatch.setattr(op, "kernels", rows)
-
-    give(*BY_KERNELS)
-    return give
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """A plan for a GPU needs no GPU; gpu(capability, why not built) makes it another one."""
-
-    def become(capability, not_built=None):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-        monkeypatch.setattr(hopper, "_why_not_built", lambda: not_built)
-
-    monkeypatch.setattr(plan_module, "free_memory", lambda device: 1 << 30)
-    monkeypatch.setattr(plan_module, "device_name", lambda device: str(device))
-    become((9, 0))
-    return become
-
-
-def planned(encoding="mxfp4", device=GPU):
-    source = Source(Path("somewhere"), "hf", ("a.safetensors",))
-    return make_plan(EngineConfig(), MODEL, source, encoding, device)
-
-
-def choices(plan):
-    return {choice.op: (choice.implementation, choice.because) for choice in plan.ops}
 
 
 def others(*names):
@@ -109,6 +65,17 @@ def test_the_cpu_runs_references(kernels, gpu):
     expected = dict.fromkeys(BY_KERNELS, NOT_ON_CPU) | dict.fromkeys(others(*BY_KERNELS), NO_KERNEL)
     assert choices(plan) == expected and plan.warning is None
     assert not plan.is_swizzled and plan.pins == dict.fromkeys(others(), "reference")
+
+
+def test_attention_kernels_are_for_the_heads_of_gpt_oss(kernels, gpu):
+    kernels("attention", "rope_kv_write")
+    small = choices(planned())
+    why = ("reference", "its kernel takes heads of 64, got 16")
+    assert small["attention"] == small["rope_kv_write"] == why
+    other = choices(planned(model=replace(WIDE, num_heads=6)))
+    assert other["attention"][1].endswith("8 query heads a kv head, got 6 for 2")
+    like_gpt_oss = choices(planned(model=WIDE))
+    assert like_gpt_oss["attention"] == like_gpt_oss["rope_kv_write"] == LEFT
 
 
 def test_without_kernels_for_experts_their_bytes_stay(kernels, gpu):

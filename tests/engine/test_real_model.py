@@ -1,146 +1,233 @@
-"""The generator over the small random network in fp32: what shares a batch changes nothing."""
+"""The engine over the small random network in fp32: what runs beside a request changes nothing."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from haast import ops
-from haast.engine import generator as generator_module
-from haast.engine import score as score_module
-from haast.engine.generator import RequestError
-from haast.engine.score import score
-from haast.model.gpt_oss import GptOss
-from haast.model.kv_cache import KVCache
-from haast.model.random_weights import random_parameters
 
-from ..model.helpers import prompt_meta
-from .oracle import CONFIG, CPU, make_request, pages_add_up, poison, prompt_of, real_generator, run
+from .small_model import (
+    CONFIG,
+    ask,
+    check_idle,
+    expected,
+    load_small,
+    make_plan,
+    outputs,
+    prompt_of,
+    run,
+)
 
 SIZES = [(1, 12), (9, 8), (130, 10), (40, 1), (127, 6)]
-SAMPLED = {"temperature": 1.2, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "seed": 1 << 40}
+ASKS = [ask(prompt_of(size), new) for size, new in SIZES]
 
 
 @pytest.fixture(scope="module")
-def parameters():
-    return random_parameters(CONFIG, "mxfp4", CPU).to(torch.float32)
+def alone(parameters):
+    """What each of ASKS gives by itself, token by token from plain forwards."""
+    return [expected(parameters, one).output_ids for one in ASKS]
 
 
-def forward(parameters, token_ids):
-    """Logits [T, V] of one text in one forward, on pages in order."""
-    size = len(token_ids)
-    num_pages = -(-size // 128)
-    model = GptOss(CONFIG, parameters, size)
-    with ops.pin({op.name: ops.REFERENCE for op in ops.OPS}):
-        kv = KVCache.empty(CONFIG, num_pages, num_pages, model.dtype, CPU)
-        return model.logits(model.forward(torch.tensor(token_ids), prompt_meta(size), kv))
+def watch(loaded):
+    """Steps as they are launched: (start and number of tokens) of each row."""
+    steps, launch = [], loaded.runner.launch
+
+    def watched(step):
+        steps.append([*zip(step.starts, step.counts, strict=True)])
+        return launch(step)
+
+    loaded.runner.launch = watched
+    return steps
 
 
-def requests(**params):
-    return [make_request(prompt_of(size, size), new, **params) for size, new in SIZES]
+def test_the_oracle_varies(alone):
+    assert [len(output) for output in alone] == [new for _, new in SIZES]
+    assert len(set(alone[0])) > 4 and len(set(map(tuple, alone))) == len(alone)
 
 
-def test_batched_greedy_equals_one_at_a_time(parameters):
-    together = run(real_generator(parameters), requests())
-    alone = [run(real_generator(parameters), [request])[0] for request in requests()]
-    assert together == alone
-    assert [len(output) for output in together] == [new for _, new in SIZES]
-    assert len(set(together[0])) > 4
+@pytest.mark.parametrize("page_size", [64, 128])
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+def test_batched_equals_one_at_a_time(parameters, alone, page_size, max_in_flight):
+    loaded = load_small(parameters, page_size=page_size, max_in_flight=max_in_flight)
+    steps = watch(loaded)
+    assert outputs(run(loaded, ASKS)) == alone
+    assert max(map(len, steps)) == 4
 
 
-def test_greedy_takes_the_largest_logit_of_a_plain_forward(parameters):
-    prompt = prompt_of(130)
-    output = run(real_generator(parameters), [make_request(prompt, 6)])[0]
-    expected = forward(parameters, prompt + output[:-1])[len(prompt) - 1 :].argmax(-1)
-    assert output == expected.tolist()
+@pytest.mark.parametrize("tokens", [5, 16, 64, 100])
+def test_chunked_equals_unchunked(parameters, alone, tokens):
+    loaded = load_small(parameters, max_batch_input_tokens=tokens)
+    steps = watch(loaded)
+    assert outputs(run(loaded, ASKS)) == alone
+    assert max(sum(count for _, count in step) for step in steps) == tokens
+    assert any(any(start for start, count in step if count > 1) for step in steps)
 
 
-@pytest.mark.parametrize("chunk", [16, 128])
-def test_chunked_prefill_equals_unchunked(parameters, monkeypatch, chunk):
-    whole = run(real_generator(parameters), requests())
-    monkeypatch.setattr(generator_module, "PREFILL_CHUNK", chunk)
-    assert run(real_generator(parameters), requests()) == whole
+@pytest.mark.parametrize("tokens", [16, 8192])
+def test_without_in_flight_batching_no_step_is_mixed(parameters, alone, tokens):
+    loaded = load_small(parameters, enable_in_flight_batching=False, max_batch_input_tokens=tokens)
+    kinds, launch = [], loaded.runner.launch
+
+    def watched(step):
+        kinds.append((step.num_decodes > 0, step.num_decodes < len(step.requests)))
+        return launch(step)
+
+    loaded.runner.launch = watched
+    assert outputs(run(loaded, ASKS)) == alone
+    assert set(kinds) == {(True, False), (False, True)}
 
 
-def test_pages_used_before_do_not_show(parameters):
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+@pytest.mark.parametrize("is_caching", [True, False])
+def test_preempted_equals_undisturbed(parameters, max_in_flight, is_caching):
+    asks = [ask(prompt_of(size), 60, repetition_penalty=1.2) for size in (40, 50, 60)]
+    loaded = load_small(
+        parameters, num_pages=5, enable_prefix_caching=is_caching, max_in_flight=max_in_flight
+    )
+    requests = run(loaded, asks)
+    assert sum(request.num_preemptions for request in requests) > 0
+    assert outputs(requests) == [expected(parameters, one).output_ids for one in asks]
+
+
+def test_few_sliding_pages(parameters, alone):
+    """Chunks wait for them; nobody else notices."""
+    loaded = load_small(parameters, num_window_pages=3, max_batch_input_tokens=64)
+    assert outputs(run(loaded, ASKS)) == alone
+
+
+@pytest.mark.parametrize("page_size", [64, 128])
+def test_a_prefix_is_found_by_the_next_request(parameters, page_size):
+    """Whole pages of it, and never its last token: that one's logits are wanted."""
+    loaded = load_small(parameters, page_size=page_size)
+    prompts = [prompt_of(size) for size in (300, 2 * page_size)]
+    first = run(loaded, [ask(prompt, 5) for prompt in prompts])
+    assert [request.cached_tokens for request in first] == [0, 0]
+    steps = watch(loaded)
+    again = run(loaded, [ask(prompt, 5) for prompt in prompts])
+    found = [300 // page_size * page_size, page_size]
+    assert [request.cached_tokens for request in again] == found
+    assert steps[0] == [(found[0], 300 - found[0]), (page_size, page_size)]
+    assert outputs(again) == outputs(first)
+
+
+def test_a_conversation_goes_on_from_its_own_tokens(parameters):
+    loaded = load_small(parameters)
+    (first,) = run(loaded, [ask(prompt_of(100), 40)])
+    turn = ask([*first.prompt_ids, *first.output_ids, *prompt_of(7)], 6)
+    (second,) = run(loaded, [turn])
+    assert second.cached_tokens == 128
+    assert second.output_ids == expected(parameters, turn).output_ids
+
+
+def test_without_prefix_caching_nothing_is_found(parameters):
+    loaded = load_small(parameters, enable_prefix_caching=False)
+    one = ask(prompt_of(200), 4)
+    first, again = (run(loaded, [one])[0] for _ in range(2))
+    assert again.cached_tokens == 0 and again.output_ids == first.output_ids
+    assert loaded.engine.kv.full.num_free == loaded.engine.kv.full.num_pages
+
+
+@pytest.mark.parametrize("page_size", [64, 128])
+@pytest.mark.parametrize("window", [1, 8, 63, 64, 65, 100, 128, 129])
+def test_windows_across_page_ends(parameters, page_size, window):
+    """Prompts and answers that begin, end and go on around the ends of pages and windows."""
+    config = replace(CONFIG, windows=(window, None))
+    sizes = [page_size - 2, page_size, page_size + 1, 2 * page_size + 5]
+    asks = [ask(prompt_of(size), 5) for size in sizes]
+    loaded = load_small(
+        parameters, config=config, page_size=page_size, max_batch_input_tokens=page_size // 2 + 3
+    )
+    got = outputs(run(loaded, asks))
+    assert got == [expected(parameters, one, config=config).output_ids for one in asks]
+
+
+def test_a_long_answer_lets_go_of_sliding_pages(parameters):
+    one = ask(prompt_of(60), 80)
+    loaded = load_small(parameters, num_pages=3, num_window_pages=2)
+    assert outputs(run(loaded, [one])) == [expected(parameters, one).output_ids]
+
+
+def test_pages_used_before_do_not_show(parameters, alone):
     """The same requests over pages that others have left full."""
-    generator = real_generator(parameters)
-    first = run(generator, requests())
-    generator.free_pages.reverse()
-    assert run(generator, requests()) == first
+    loaded = load_small(parameters, num_pages=8, num_window_pages=8)
+    run(loaded, [ask(prompt_of(150, seed), 20) for seed in range(1, 9)])
+    assert outputs(run(loaded, ASKS)) == alone
 
 
-def test_seeded_sampling_does_not_depend_on_the_batch(parameters):
-    alone = [run(real_generator(parameters), [r])[0] for r in requests(**SAMPLED)]
-    together = run(real_generator(parameters), requests(**SAMPLED))
-    assert together == alone
-    mixed = requests(**SAMPLED)[2]
-    others = [make_request(prompt_of(30, 5), 20, temperature=2.0, seed=3), *requests()[:2]]
-    assert run(real_generator(parameters), [*others, mixed])[-1] == alone[2]
-
-
-def test_seeds_make_a_difference(parameters):
-    outputs = [
-        run(real_generator(parameters), [make_request([5], 12, temperature=1.0, seed=seed)])[0]
-        for seed in (0, 1, 1 << 32)
+def test_stop_tokens(parameters, alone):
+    prompt = ASKS[2].prompt_ids
+    second, fourth = alone[2][1], alone[2][3]
+    assert len(set(alone[2][:5])) == 5
+    asks = [
+        ask(prompt, 9),
+        ask(prompt, 9, ignore_eos=True),
+        ask(prompt, 9, ignore_eos=True, stop_token_ids=(fourth,)),
+        ask(prompt, 9, min_tokens=2),
     ]
-    assert len({tuple(output) for output in outputs}) == 3
+    requests = run(load_small(parameters, stop_ids=(second,)), asks)
+    assert [r.finish_reason for r in requests[:3]] == ["stop", "length", "stop"]
+    assert [len(r.output_ids) for r in requests[:3]] == [2, 9, 4]
+    assert outputs(requests) == [expected(parameters, a, (second,)).output_ids for a in asks]
+    assert second not in requests[3].output_ids[:2] and len(requests[3].output_ids) > 2
 
 
-def test_a_sampled_request_draws_anew_at_each_position(parameters):
-    """Greedy filters off: with one number for all positions the same ranks would come again."""
-    output = run(real_generator(parameters), [make_request([5], 40, temperature=50.0, seed=1)])[0]
-    assert len(set(output)) > 30
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+def test_a_failing_forward_ends_its_requests(parameters, alone, monkeypatch, max_in_flight):
+    loaded = load_small(parameters, max_batch_size=2, max_in_flight=max_in_flight)
+    forward, calls = loaded.model.forward, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise RuntimeError("device lost")
+        return forward(*arguments)
+
+    monkeypatch.setattr(loaded.model, "forward", failing)
+    penalised = [ask(one.prompt_ids, 12, frequency_penalty=0.5) for one in ASKS[:2]]
+    first, second, *rest = run(loaded, [*penalised, *ASKS[2:]])
+    assert {(r.finish_reason, r.error) for r in (first, second)} == {
+        ("error", "RuntimeError: device lost")
+    }
+    assert [len(r.output_ids) for r in (first, second)] == [2, 2]
+    assert outputs(rest) == alone[2:]
+    assert outputs(run(loaded, ASKS)) == alone
 
 
-@pytest.mark.parametrize("chunk", [16, 512])
-def test_score_equals_a_plain_forward(parameters, monkeypatch, chunk):
-    monkeypatch.setattr(score_module, "PREFILL_CHUNK", chunk)
-    generator = real_generator(parameters)
-    poison(generator.kv)
-    text = prompt_of(150)
-    got = score(generator, text)
-    assert got.shape == (150, CONFIG.vocab_size) and got.dtype == torch.float32
-    torch.testing.assert_close(got, forward(parameters, text), rtol=1e-4, atol=1e-4)
-    assert pages_add_up(generator) and len(generator.free_pages) == 8
-
-
-def test_score_refuses_what_cannot_run(parameters):
-    generator = real_generator(parameters, num_pages=1)
-    with pytest.raises(RequestError, match="^prompt of 129 tokens and 0 new ones exceed max_len"):
-        score(generator, prompt_of(129))
-    with pytest.raises(RequestError, match="token id 300 is not in the vocabulary"):
-        score(generator, [300])
-    with pytest.raises(RequestError, match="^the prompt has no tokens$"):
-        score(generator, [])
-    assert len(score(generator, prompt_of(128))) == 128
-
-
-def test_score_gives_its_pages_back_if_the_forward_fails(parameters, monkeypatch):
-    generator = real_generator(parameters)
-
-    def failing(*args):
-        raise RuntimeError("device lost")
-
-    monkeypatch.setattr(generator.model, "forward", failing)
-    with pytest.raises(RuntimeError, match="device lost"):
-        score(generator, prompt_of(200))
-    assert len(generator.free_pages) == 8
+def test_cancelling_frees_pages(parameters, alone):
+    loaded = load_small(parameters)
+    asks = [ask(prompt_of(150), 50), ASKS[2], ask(prompt_of(30), 50, presence_penalty=1.0)]
+    first, kept, last = (one.submit(loaded)[0] for one in asks)
+    for _ in range(4):
+        loaded.engine.step()
+    loaded.engine.cancel([first, last])
+    while loaded.engine.has_work:
+        loaded.engine.step()
+    check_idle(loaded)
+    assert (first.finish_reason, last.finish_reason) == ("cancelled", "cancelled")
+    assert kept.output_ids == alone[2]
+    assert first.output_ids == expected(parameters, asks[0]).output_ids[: len(first.output_ids)]
 
 
 def test_ops_run_by_the_plan_alone(parameters):
-    """Without pins nothing runs: there are no kernels, and references never step in."""
-    generator = real_generator(parameters)
-    object.__setattr__(generator.plan, "ops", ())
-    generator.add(make_request([1, 2], 1))
-    with pytest.raises(LookupError, match="no kernel of rms_norm accepts this call"):
-        generator.step()
+    """Without pins nothing runs: the CPU has no kernels, and references never step in."""
+    loaded = load_small(parameters, ops=())
+    (request,) = run(loaded, [ask([1, 2], 1)])
+    assert request.error.startswith("LookupError: no kernel of rms_norm accepts this call")
 
 
 def test_the_plan_is_about_the_ops_that_run(parameters, monkeypatch):
-    seen = []
-    choose = ops.Op.choose
+    seen, choose = [], ops.Op.choose
     monkeypatch.setattr(
         ops.Op, "choose", lambda op, *args, **kw: seen.append(op) or choose(op, *args, **kw)
     )
-    run(real_generator(parameters), [make_request(prompt_of(3), 2)])
-    assert {op.name for op in seen} == {op.name for op in ops.MODEL_OPS}
+    run(load_small(parameters), [ask(prompt_of(3), 2, logit_bias={5: 1.0}, presence_penalty=1.0)])
+    assert {op.name for op in seen} == {op.name for op in ops.MODEL_OPS} == {*make_plan().pins}
     assert set(ops.MODEL_OPS) < set(ops.OPS) and ops.grouped_matmul not in ops.MODEL_OPS
+
+
+def test_the_cache_is_as_planned(parameters):
+    cache = load_small(parameters, num_pages=7, num_window_pages=3, page_size=128).runner.kv
+    shapes = [tuple(k.shape) for k, _ in cache.layers]
+    assert shapes == [(3, 2, 128, 16), (7, 2, 128, 16)]
+    assert all(torch.isnan(v).all() for _, v in cache.layers)

@@ -24,7 +24,7 @@ def test_each_layer_has_the_pages_of_its_pool():
 
 
 def test_bytes_are_those_of_the_tensors():
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype in (torch.bfloat16, torch.float32, torch.float8_e4m3fn):
         cache = KVCache.empty(CONFIG, 7, 2, dtype, CPU)
         held = sum(k.nbytes + v.nbytes for k, v in cache.layers)
         each = TokenBytes.of(CONFIG, dtype)
@@ -36,5 +36,6 @@ def test_bytes_of_the_published_model():
     """2 kB a layer: 24 kB in each pool of gpt-oss-20b."""
     config = read_model_config(packaged_folder("gpt-oss-20b") / "config.json")
     assert TokenBytes.of(config, torch.bfloat16) == TokenBytes(24 * 1024, 24 * 1024)
+    assert TokenBytes.of(config, torch.float8_e4m3fn) == TokenBytes(12 * 1024, 12 * 1024)
     only_full = replace(config, windows=(None,) * config.num_layers)
     assert TokenBytes.of(only_full, torch.bfloat16) == TokenBytes(48 * 1024, 0)

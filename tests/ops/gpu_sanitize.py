@@ -15,10 +15,11 @@ import torch
 
 from haast.bench.cases import BUILDERS, Draw, read_config
 from haast.bench.machine import why_no_hopper
-from haast.ops import Op, Routing, route
+from haast.ops import Op, Routing, StepMeta, attention, rope_kv_write, route
 
 from .gpu_cases import MATMULS, TABLE, Case, Shape, build, compare
 from .gpu_small_cases import run_small
+from .paged import attend, make_case
 
 SMALL = Shape(num_experts=4, num_active=3, hidden=96, intermediate=160)
 LONG = Shape(num_experts=3, num_active=2, hidden=32, intermediate=1568)
@@ -27,6 +28,9 @@ TOKENS = (0, 1, 7, 30, 70, 130)
 """8 and 16 rows a unit, then a tile of each size"""
 ROUTES = ((1, 4, 3), (63, 128, 4), (65, 32, 4), (130, 256, 8))
 """T, E, A: one block of tokens and several"""
+CPU = torch.device("cpu")
+STEPS = ((1, 0), (1, 300), (1, 127), (5, 126), (30, 0))
+"""Requests of attention: new and cached tokens"""
 DTYPES = (torch.bfloat16, torch.float32)
 
 
@@ -57,10 +61,10 @@ def cases(op: Op) -> Iterator[Case]:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Tensors, also those within a Routing or a weight, to a device."""
+    """Tensors, also those within a Routing, a StepMeta or a weight, to a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    if isinstance(value, Routing) or hasattr(value, "storage"):
+    if isinstance(value, Routing | StepMeta) or hasattr(value, "storage"):
         inside = {f.name: moved(getattr(value, f.name), device) for f in fields(value)}
         return replace(value, **inside)
     return value
@@ -71,7 +75,7 @@ def run_matmuls(device: torch.device) -> set[str]:
     seen: set[str] = set()
     for op, kernel in MATMULS:
         for case in cases(op):
-            call = build(op.name, case, torch.device("cpu"))
+            call = build(op.name, case, CPU)
             arguments = tuple(moved(value, device) for value in call.args)
             compare(kernel.fn(*arguments).cpu(), call.exact())
             seen.update(kernel.symbols(*arguments))
@@ -97,12 +101,40 @@ def run_routes(device: torch.device) -> set[str]:
     return seen
 
 
+def run_attention(device: torch.device) -> set[str]:
+    """Symbols launched; results are compared."""
+    seen: set[str] = set()
+    for window in (None, 128):
+        case = make_case(STEPS, 128, (16, 2), 64, torch.bfloat16, window)
+        case = replace(case, sinks=case.sinks.bfloat16())
+        expected = attend(case, window).flatten(1)
+        meta = moved(case.meta, device)
+        arguments = (*(moved(value, device) for value in case.args[:4]), meta, window)
+        for kernel in attention.kernels:
+            error = kernel.fn(*arguments).cpu().double().flatten(1) - expected
+            assert (error.norm(dim=1) < 3e-3 * expected.norm(dim=1)).all(), kernel.name
+            seen.update(kernel.symbols(*arguments))
+    return seen
+
+
+def run_rope_kv_write(device: torch.device) -> set[str]:
+    """Symbols launched; results are compared."""
+    (kernel,) = rope_kv_write.kernels
+    config = replace(read_config("gpt-oss-20b"), num_heads=16, num_kv_heads=2)
+    ours, theirs = (BUILDERS["rope_kv_write"](Draw.on(CPU), config, 5) for _ in range(2))
+    ours = tuple(moved(value, device) for value in ours)
+    assert torch.equal(kernel.fn(*ours).cpu(), rope_kv_write.reference(*theirs))
+    assert all(torch.equal(ours[i].cpu(), theirs[i]) for i in (4, 5))
+    return {*kernel.symbols(*ours)}
+
+
 def main() -> None:
     reason = why_no_hopper()
     if reason is not None:
         raise SystemExit(reason)
     device = torch.device("cuda", 0)
     seen = run_routes(device) | run_matmuls(device) | {*run_small(device)}
+    seen |= run_attention(device) | run_rope_kv_write(device)
     torch.cuda.synchronize()
     print("\n".join(sorted(seen)))
     missing = every_symbol() - seen

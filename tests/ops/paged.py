@@ -27,7 +27,15 @@ class Case:
         return self.q, self.k_cache, self.v_cache, self.sinks, self.meta
 
 
-def make_case(lengths, page_size=4, heads=(6, 2), head_dim=5, dtype=torch.float32, window=None):
+def make_case(
+    lengths,
+    page_size=4,
+    heads=(6, 2),
+    head_dim=5,
+    dtype=torch.float32,
+    window=None,
+    cache_dtype=None,
+):
     """Requests of (new tokens, cached tokens), decodes counted where they come first.
 
     Pages are shuffled, in both pools on their own; slots that no request has are NaN. Sliding
@@ -36,7 +44,7 @@ def make_case(lengths, page_size=4, heads=(6, 2), head_dim=5, dtype=torch.float3
     counts = [-(-(new + cached) // page_size) for new, cached in lengths]
     sizes = [new for new, _ in lengths]
     dense = [
-        tuple(normal(2, new + cached, heads[1], head_dim, seed=index + 1, dtype=dtype))
+        tuple(normal(2, new + cached, heads[1], head_dim, seed=index + 1).to(cache_dtype or dtype))
         for index, (new, cached) in enumerate(lengths)
     ]
     table, stale = _deal(counts, seed=0)

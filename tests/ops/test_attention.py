@@ -24,6 +24,17 @@ def test_ragged_batch_with_cached_prefixes(window):
     close(attention(*case.args, window), attend(case, window), 5e-6)
 
 
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_cache_in_e4m3(window):
+    """What was rounded when written is read as it is; NaN elsewhere is not."""
+    case = make_case(RAGGED, window=window, cache_dtype=torch.float8_e4m3fn)
+    assert case.k_cache.dtype == torch.float8_e4m3fn and case.k_cache.float().isnan().any()
+    close(attention(*case.args, window), attend(case, window), 5e-6)
+    plain = make_case(RAGGED, window=window)
+    with pytest.raises(AssertionError):
+        close(attention(*plain.args, window), attend(case, window), 5e-3)
+
+
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 7, 8, 9])
 @pytest.mark.parametrize("window", [None, 4])
 def test_page_edges(size, window):

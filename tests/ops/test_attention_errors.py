@@ -85,6 +85,10 @@ def test_broken_contracts(kernel, changes, message):
             "takes a cache in torch.bfloat16, got torch.float32",
         ),
         (
+            {name: empty(*CACHE, dtype=torch.float8_e4m3fn) for name in NAMES[1:3]},
+            "takes a cache in torch.bfloat16, got torch.float8_e4m3fn",
+        ),
+        (
             {name: empty(*CACHE[:2], 64, 64) for name in NAMES[1:3]},
             "takes pages of 128, got 64",
         ),
@@ -94,7 +98,7 @@ def test_broken_contracts(kernel, changes, message):
         ),
         (
             {name: empty(24, HEADS, 128, 64) for name in NAMES[1:3]},
-            "takes 8 query heads a kv head, got 1",
+            f"takes 8 query heads a kv head, got {HEADS} for {HEADS}",
         ),
     ],
 )  # fmt: skip
@@ -144,6 +148,9 @@ def test_declined_by_rope_kv_write():
     assert kernel.rejects(*rope_call(qkv=wide)) == "takes qkv in torch.bfloat16, got torch.float32"
     caches = {name: empty(*CACHE[:2], 64, 64) for name in NAMES[1:3]}
     assert kernel.rejects(*rope_call(**caches)) == "takes pages of 128, got 64"
+    caches = {name: empty(*CACHE, dtype=torch.float8_e4m3fn) for name in NAMES[1:3]}
+    expected = "takes a cache in torch.bfloat16, got torch.float8_e4m3fn"
+    assert kernel.rejects(*rope_call(**caches)) == expected
 
 
 def test_symbols_say_what_is_launched():

@@ -20,7 +20,7 @@ from .attention_gpu import (
     hopper,  # noqa: F401 (a fixture)
     run_twice,
 )
-from .gpu_cases import poisoned
+from .gpu_cases import DEVICE, poisoned
 
 pytestmark = pytest.mark.usefixtures("hopper")
 CONTEXTS = (1, 2, 127, 128, 129, 255, 256, 257, 1000, 4096)
@@ -130,30 +130,33 @@ def test_decodes_do_not_depend_on_the_batch(window):
 def test_prefill_bits_depend_on_position_and_keys_alone(window):
     """A prompt at once, in chunks and token by token, alone and beside others."""
     size = 413
-    case = gpu_case([(size, 0), (9, 30)], window)
-    full = replace(case.meta, window_page_table=case.meta.page_table)
     case = gpu_case([(size, 0), (9, 30)])
-    case = replace(case, meta=replace(full, page_table=case.meta.page_table,
-                                      window_page_table=case.meta.page_table))  # fmt: skip
+    meta = replace(case.meta, window_page_table=case.meta.page_table)
+    case = replace(case, meta=meta)
     whole = run_twice(PREFILL, case, window)[:size]
-    table = case.meta.page_table[:1]
     for step in (1, 7, 24, 100, 128, 250):
         for first in range(0, size, step if step > 1 else 13):
             last = min(first + step, size)
-            ints = lambda *values: torch.tensor(values, dtype=torch.int32, device="cuda")
-            meta = replace(
-                case.meta,
-                positions=torch.arange(first, last, dtype=torch.int32, device="cuda"),
-                cu_seqlens_q=ints(0, last - first),
-                kv_lens=ints(last),
-                page_table=table,
-                window_page_table=table,
-                num_decodes=0,
-                max_query_len=last - first,
-            )
             with poisoned():
-                got = PREFILL.fn(case.q[first:last].contiguous(), *case.args[1:4], meta, window)
+                got = PREFILL.fn(*piece(case, first, last).args, window)
             assert torch.equal(got, whole[first:last]), (step, first)
+
+
+def piece(case, first, last):
+    """Queries [first, last) of the first request, as a step of their own."""
+    ints = lambda *values: torch.tensor(values, dtype=torch.int32, device=DEVICE)
+    table = case.meta.page_table[:1]
+    meta = replace(
+        case.meta,
+        positions=torch.arange(first, last, dtype=torch.int32, device=DEVICE),
+        cu_seqlens_q=ints(0, last - first),
+        kv_lens=ints(last),
+        page_table=table,
+        window_page_table=table,
+        num_decodes=0,
+        max_query_len=last - first,
+    )
+    return replace(case, q=case.q[first:last].contiguous(), meta=meta)
 
 
 def test_many_requests():

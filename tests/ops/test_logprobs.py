@@ -9,11 +9,11 @@ from haast.ops.sample import log_softmax
 from .pinned import normal
 
 
-@pytest.mark.parametrize("chunk", [1, 200, 1 << 22])
+@pytest.mark.parametrize("piece", [1, 3, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_rows", [0, 1, 5])
-def test_logprobs(monkeypatch, num_rows, dtype, chunk):
-    monkeypatch.setattr(log_softmax, "CHUNK_ELEMENTS", chunk)
+def test_logprobs(monkeypatch, num_rows, dtype, piece):
+    monkeypatch.setattr(log_softmax, "PIECE_ROWS", piece)
     logits = (normal(num_rows, 90) * 4).to(dtype)
     token_ids = torch.arange(num_rows) * 7
     exact = logits.double().log_softmax(-1)
@@ -24,6 +24,16 @@ def test_logprobs(monkeypatch, num_rows, dtype, chunk):
     )
     torch.testing.assert_close(top.double(), exact.gather(1, top_ids), rtol=1e-6, atol=2e-6)
     torch.testing.assert_close(top.double(), exact.topk(3).values, rtol=1e-6, atol=2e-6)
+
+
+def test_a_row_depends_on_itself_alone():
+    """Ties included: bf16 logits have many."""
+    logits = normal(40, 300).bfloat16()
+    token_ids = torch.arange(40)
+    together = logprobs(logits, token_ids, 20)
+    for row in (0, 15, 16, 39):
+        alone = logprobs(logits[row : row + 1], token_ids[row : row + 1], 20)
+        assert all(torch.equal(a[0], b[row]) for a, b in zip(alone, together, strict=True))
 
 
 def test_no_top():

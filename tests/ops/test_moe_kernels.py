@@ -27,7 +27,7 @@ MODELS = {
 TOKENS = (0, 1, 64, 65, 8192)
 TO_BE_PINNED = {("attention", "cuda_prefill")}
 META = Draw.on(torch.device("meta"))
-OPS_WITH_KERNELS = [op for op in OPS if op.kernels]
+OPS_WITH_KERNELS = [op for op in OPS if op.has_kernels]
 
 
 def test_every_op_with_kernels_is_tested():

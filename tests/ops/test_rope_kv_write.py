@@ -43,6 +43,35 @@ def test_every_slot(dtype):
             assert (got[0] == -1).all() and (got[1] == -2).all(), slot
 
 
+def test_every_number_is_rounded_to_the_nearest_of_e4m3():
+    """All of bf16 against a list of the codes: ties to the even one, saturated, NaN stays NaN."""
+    every = torch.arange(1 << 16).to(torch.int16).view(torch.bfloat16)
+    num_tokens = len(every) // KV_HEADS // HEAD_DIM
+    qkv = torch.zeros(num_tokens, (HEADS + 2 * KV_HEADS) * HEAD_DIM, dtype=torch.bfloat16)
+    qkv[:, -KV_HEADS * HEAD_DIM :] = every.view(num_tokens, -1)
+    pages = num_tokens // 64
+    caches = torch.zeros(2, pages, KV_HEADS, 64, HEAD_DIM, dtype=torch.float8_e4m3fn)
+    tables, ints = torch.ones(2, 1, HEAD_DIM // 2), torch.arange(num_tokens, dtype=torch.int32)
+    rope_kv_write(qkv, ints * 0, *tables, *caches, ints)
+    got = caches[1].transpose(1, 2).flatten().view(torch.uint8).int()
+    magnitudes = torch.tensor([code_value(code) for code in range(127)], dtype=torch.float64)
+    is_nan = every.isnan()
+    sizes = every.double().abs().clamp(max=448)[~is_nan]
+    distance = (sizes[:, None] - magnitudes).abs()
+    is_near = distance == distance.amin(1, keepdim=True)
+    is_best = is_near & (is_near.sum(1, keepdim=True) == 1) | is_near & (torch.arange(127) % 2 == 0)
+    assert (is_best.sum(1) == 1).all()
+    assert torch.equal(got[~is_nan] & 127, is_best.int().argmax(1).int())
+    assert torch.equal(got[~is_nan] >= 128, every[~is_nan].signbit())
+    assert (got[is_nan] & 127 == 127).all()
+
+
+def code_value(code):
+    """Of a code 0..126: four exponent bits with bias 7, three of mantissa."""
+    exponent, mantissa = code >> 3, code & 7
+    return mantissa / 8 * 2.0**-6 if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7)
+
+
 def test_position_zero_turns_nothing_and_others_do():
     heads, q, _, _ = call([0, 1], [0, 5])
     cos = normal(20, HEAD_DIM // 2, seed=2).cos()

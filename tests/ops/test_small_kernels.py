@@ -49,17 +49,17 @@ def test_tokens(vocab, kind, dtype):
 
 @cache
 def many_logits():
-    return draw_logits("model", 300, VOCAB).bfloat16().to(DEVICE)
+    return draw_logits("model", 100, VOCAB).bfloat16().to(DEVICE)
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_dtypes_and_batches_agree(filters):
     """The same numbers in bf16 and fp32; a row in any batch, at any place."""
     logits = many_logits()
-    rows = settings(300, DEVICE, **filters)
+    rows = settings(100, DEVICE, **filters)
     expected = sample(logits, rows)
     assert torch.equal(sample(logits.float(), rows), expected)
-    for first, last in ((0, 1), (299, 300), (7, 40)):
+    for first, last in ((0, 1), (99, 100), (7, 40)):
         part = Sampling(**{name: value[first:last] for name, value in vars(rows).items()})
         assert torch.equal(sample(logits[first:last], part), expected[first:last])
     if not filters.get("temperature", 1.0):
@@ -77,8 +77,8 @@ def test_settings_may_begin_anywhere():
 
 @pytest.mark.parametrize("filters", [{}, {"top_k": 6}, {"top_p": 0.8}, {"min_p": 0.1}], ids=str)
 def test_frequencies(filters):
-    """Chi-square of 100,000 draws over ten tokens."""
-    count, logits = 100_000, draw_logits("model", 1, 10)
+    """100,000 draws over ten tokens; several remain, and come as often as by the reference."""
+    count, logits = 100_000, draw_logits("flat", 1, 10) * 6
     rows = settings(count, DEVICE, **filters)
     expected = sample.reference(logits.to(DEVICE).expand(count, -1), rows).bincount(minlength=10)
     got = torch.cat(

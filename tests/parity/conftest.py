@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from haast.config import Encoding, EngineConfig
-from haast.engine.generator import Generator
+from haast.engine.load import Loaded, assemble
 from haast.engine.plan import Source, make_plan
 from haast.model import write_checkpoint
 from haast.model.checkpoint import open_checkpoint
@@ -52,14 +52,14 @@ class Pair:
         assert {parameter.dtype for parameter in model.parameters()} == {dtype}
         return model
 
-    def haast(self, dtype: torch.dtype, encoding: Encoding, max_batch_size: int = 1) -> Generator:
+    def haast(self, dtype: torch.dtype, encoding: Encoding, max_batch_size: int = 1) -> Loaded:
         """Our engine over these weights; keys and values are cached in the same dtype."""
         checkpoint = open_checkpoint(self.ours)
         wishes = EngineConfig(max_length=MAX_LENGTH, max_batch_size=max_batch_size)
         source = Source(checkpoint.folder, checkpoint.layout.name, ())
         plan = make_plan(wishes, checkpoint.config, source, encoding, CPU)
         parameters = load_parameters(checkpoint, encoding, CPU).to(dtype)
-        return Generator(GptOss(checkpoint.config, parameters, MAX_LENGTH), plan)
+        return assemble(GptOss(checkpoint.config, parameters, MAX_LENGTH), plan, frozenset())
 
 
 @torch.inference_mode()

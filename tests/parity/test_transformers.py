@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from haast.engine.request import Request, SamplingParams
+from haast.engine.request import SamplingParams
 from haast.engine.score import score
 
 from .conftest import Pair, their_logits
@@ -39,11 +39,11 @@ def median_row(got: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("encoding", ["mxfp4", "bfloat16"])
 def test_fp32_logits_are_equal_but_for_rounding(pair, encoding):
-    generator = pair.haast(torch.float32, encoding)
+    loaded = pair.haast(torch.float32, encoding)
     for length in lengths(pair):
         token_ids = pair.prompt(length)
         expected = their_logits(pair.fp32, token_ids)
-        got = score(generator, token_ids)
+        got = score(loaded, token_ids)
         assert got.shape == expected.shape
         row = worst_row(got, expected)
         print(f"fp32 {encoding} {length}: {error(got, expected):.2e}, worst row {row}")
@@ -53,14 +53,14 @@ def test_fp32_logits_are_equal_but_for_rounding(pair, encoding):
 
 def test_bf16_logits_err_no_more_than_theirs(pair):
     """Over several prompts: a near tie in the router may go either way in both."""
-    generator = pair.haast(torch.bfloat16, "mxfp4")
+    loaded = pair.haast(torch.bfloat16, "mxfp4")
     theirs = pair.transformers(torch.bfloat16)
     for length in lengths(pair):
         rows = []
         for seed in range(1 + 600 // (length + 75)):
             token_ids = pair.prompt(length, seed)
             exact = their_logits(pair.fp32, token_ids)
-            rows.append((score(generator, token_ids), their_logits(theirs, token_ids), exact))
+            rows.append((score(loaded, token_ids), their_logits(theirs, token_ids), exact))
         ours, them, exact = (torch.cat(logits) for logits in zip(*rows, strict=True))
         print(f"bf16 {length}: ours {error(ours, exact):.2e}, theirs {error(them, exact):.2e}")
         assert 0 < error(ours, exact) <= 2 * error(them, exact), length
@@ -70,24 +70,13 @@ def test_bf16_logits_err_no_more_than_theirs(pair):
 def test_greedy_tokens_are_the_same(pair):
     """Two requests in one batch, long enough to cross a page and to leave every window."""
     prompts = [pair.prompt(length, seed=1) for length in (5, 110)]
-    requests = [request(token_ids) for token_ids in prompts]
-    generator = pair.haast(torch.float32, "mxfp4", max_batch_size=2)
-    for waiting in requests:
-        generator.add(waiting)
-    while generator.has_work:
-        generator.step()
+    engine = pair.haast(torch.float32, "mxfp4", max_batch_size=2).engine
+    params = SamplingParams(temperature=0, max_new_tokens=NUM_GREEDY)
+    requests = [engine.submit(token_ids, params)[0] for token_ids in prompts]
+    while engine.has_work:
+        engine.step()
     for token_ids, done in zip(prompts, requests, strict=True):
         assert done.output_ids == their_greedy(pair.fp32, token_ids)
-
-
-def request(token_ids: list[int]) -> Request:
-    return Request(
-        prompt_ids=token_ids,
-        params=SamplingParams(temperature=0),
-        seed=0,
-        max_new_tokens=NUM_GREEDY,
-        stop_ids=frozenset(),
-    )
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ def llm():
 @pytest.fixture(scope="module")
 def trainable(llm):
     """A TinyModel that holds the bundled checkpoint's parameters."""
-    network = llm.generator.model
+    network = llm._loaded.model
     model = TinyModel(network.config, seed=0, max_length=256)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

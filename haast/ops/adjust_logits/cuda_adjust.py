@@ -102,5 +102,7 @@ def _count(history: Tensor, history_row: Tensor, token_ids: Tensor) -> None:
         )
 
 
-ADJUST = Kernel("cuda_adjust", _run, _rejects, _symbols, because="PENDING")
-COUNT_TOKENS = Kernel("cuda_adjust", _count, _rejects_count, _symbols_count, because="PENDING")
+ADJUST = Kernel("cuda_adjust", _run, _rejects, _symbols, because="1.9 us at 1 row, 38-55 us at 256")
+COUNT_TOKENS = Kernel(
+    "cuda_adjust", _count, _rejects_count, _symbols_count, because="1.1 us, where torch sorts"
+)

@@ -56,6 +56,15 @@ def check_meta(meta: StepMeta, num_tokens: int) -> None:
     )
 
 
+def why_not_this_network(num_heads: int, num_kv_heads: int, head_dim: int) -> str | None:
+    """Why no attention kernel serves a network with such heads, or None."""
+    if head_dim != HEAD_DIM:
+        return f"takes heads of {HEAD_DIM}, got {head_dim}"
+    if num_heads != GROUP_HEADS * num_kv_heads:
+        return f"takes {GROUP_HEADS} query heads a kv head, got {num_heads} for {num_kv_heads}"
+    return None
+
+
 def why_rejected(q: Tensor, k_cache: Tensor, sinks: Tensor, meta: StepMeta) -> str | None:
     """Why the kernels cannot serve a call that keeps the contract, or None."""
     if (reason := why_cache_rejected(k_cache)) is not None:
@@ -63,9 +72,8 @@ def why_rejected(q: Tensor, k_cache: Tensor, sinks: Tensor, meta: StepMeta) -> s
     for name, value in (("q", q), ("sinks", sinks)):
         if value.dtype != torch.bfloat16:
             return f"takes {name} in torch.bfloat16, got {value.dtype}"
-    group = q.shape[1] // k_cache.shape[1]
-    if group != GROUP_HEADS:
-        return f"takes {GROUP_HEADS} query heads a kv head, got {group}"
+    if (reason := why_not_this_network(q.shape[1], k_cache.shape[1], q.shape[2])) is not None:
+        return reason
     if len(meta.kv_lens) > MAX_REQUESTS:
         return f"takes at most {MAX_REQUESTS} requests, got {len(meta.kv_lens)}"
     return why_no_kernels(q.device)

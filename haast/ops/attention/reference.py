@@ -15,7 +15,8 @@ def attention(
     """Causal softmax attention; a sink logit per head joins the denominator only.
 
     q                 [T, Hq, D] bf16 or fp32; query head h reads kv head h // (Hq / Hkv)
-    k_cache, v_cache  [num_pages, Hkv, page_size, D], this step's keys already written
+    k_cache, v_cache  [num_pages, Hkv, page_size, D], this step's keys already written;
+                      bf16, fp32 or float8_e4m3fn, read as numbers without a scale
     sinks             [Hq]
     meta              StepMeta; the reference reads its lengths on the host (a device sync)
     window            keys visible to a query, itself included, in the pages of

@@ -72,4 +72,10 @@ def _run(logits: Tensor, sampling: Sampling) -> Tensor:
     return token_ids
 
 
-SAMPLE = Kernel("cuda_cluster", _run, _rejects, _symbols, because="PENDING")
+SAMPLE = Kernel(
+    "cuda_cluster",
+    _run,
+    _rejects,
+    _symbols,
+    because="greedy, plain, filtered: 2.8, 5.4, 16-25 us at 1 row, 40, 59, 179-258 us at 256",
+)

@@ -2,9 +2,11 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-CHUNK_ELEMENTS = 1 << 22
-"""Logits that are held in fp32 at a time (16 MB)"""
+PIECE_ROWS = 16
+"""Rows that are looked at together, the last piece padded: torch sums and ranks by shape, so that a
+row's bits and the order of its equal logits depend on nothing else"""
 
 
 def logprobs(logits: Tensor, token_ids: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,10 +22,14 @@ def logprobs(logits: Tensor, token_ids: Tensor, num_top: int) -> tuple[Tensor, T
     if not 0 <= num_top <= vocab:
         raise ValueError(f"num_top must be 0..{vocab}; got {num_top}")
     total = torch.empty(num_rows, 1, device=logits.device)
-    rows = max(1, CHUNK_ELEMENTS // vocab)
-    for first in range(0, num_rows, rows):
-        part = logits[first : first + rows].float()
-        total[first : first + rows] = part.logsumexp(-1, keepdim=True)
-    top, top_ids = logits.topk(num_top, dim=-1)
+    top = logits.new_empty(num_rows, num_top)
+    top_ids = token_ids.new_empty(num_rows, num_top)
+    for first in range(0, num_rows, PIECE_ROWS):
+        own = slice(first, min(first + PIECE_ROWS, num_rows))
+        count = own.stop - first
+        piece = pad(logits[own], (0, 0, 0, PIECE_ROWS - count))
+        total[own] = piece.float().logsumexp(-1, keepdim=True)[:count]
+        ranked = piece.topk(num_top, dim=-1)
+        top[own], top_ids[own] = ranked.values[:count], ranked.indices[:count]
     chosen = logits.gather(1, token_ids[:, None])
     return (chosen.float() - total).squeeze(1), top_ids, top.float() - total

@@ -1,4 +1,4 @@
-"""The Python API over haast-tiny: what comes back, and that nothing is left behind."""
+"""The Python API: what goes in and what comes back."""
 
 import json
 
@@ -6,14 +6,12 @@ import pytest
 import torch
 
 from haast import LLM, HaastError, SamplingParams
-from haast.engine.generator import RequestError
-from haast.llm import Result
+from haast.engine.request import RequestError
 from haast.reply_stream import TextDelta
+from haast.result import Result
 
-EAGLE = "What is a bald eagle?"
-ANSWER = (
-    "A bald eagle is a large eagle of North America that has a white head and dark wings and body."
-)
+from .conftest import ANSWER, EAGLE, greedy, num_held
+
 TOOL = {
     "type": "function",
     "function": {
@@ -26,33 +24,6 @@ TOOL = {
         },
     },
 }
-
-
-@pytest.fixture(scope="module")
-def shared():
-    torch.set_num_threads(1)
-    return LLM(max_batch_size=4, max_length=640)
-
-
-@pytest.fixture
-def llm(shared):
-    """The shared model; every page must be free again after each test."""
-    yield shared
-    generator = shared.generator
-    assert not generator.has_work
-    assert sorted(generator.free_pages) == list(range(shared.plan.memory.num_pages))
-
-
-def greedy(**changes) -> SamplingParams:
-    return SamplingParams(**{"temperature": 0, "max_new_tokens": 80} | changes)
-
-
-@pytest.fixture(scope="module")
-def opened(shared) -> list[int]:
-    """The question, thought about already, up to `<|channel|>final<|message|>`."""
-    (result,) = shared.generate(EAGLE, greedy(), reasoning_effort="low")
-    last = len(result.token_ids) - result.token_ids[::-1].index(shared.tokenizer.special.message)
-    return [*result.prompt_token_ids, *result.token_ids[:last]]
 
 
 def test_strings_ids_and_chats_in_one_call(llm, opened):
@@ -101,60 +72,13 @@ def test_a_stream_adds_up_to_the_result(llm):
 
 
 def test_closing_a_stream_cancels(llm):
-    generator = llm.generator
     stream = llm.stream(EAGLE, greedy())
     assert next(stream).kind == "reasoning"
-    assert len(generator.free_pages) < llm.plan.memory.num_pages and generator.has_work
+    assert num_held(llm) >= 2 and llm.engine.has_work
     with pytest.raises(RequestError, match="a stream of this LLM is still open"):
         llm.generate("Hello")
     stream.close()
-    assert not generator.has_work
-    assert len(generator.free_pages) == llm.plan.memory.num_pages
-
-
-@pytest.mark.parametrize(
-    "stop, text",
-    [
-        ("North America", "A bald eagle is a large eagle of "),
-        (["zebra", "e of N", "white"], "A bald eagle is a large eagl"),
-        (["A bald"], ""),
-    ],
-)
-def test_stop_strings(llm, opened, stop, text):
-    (result,) = llm.generate([opened], greedy(stop=stop))
-    assert (result.text, result.finish_reason) == (text, "stop")
-    assert len(result.token_ids) < 20
-    *deltas, streamed = llm.stream(opened, greedy(stop=stop))
-    assert "".join(delta.text for delta in deltas) == streamed.text == text
-
-
-def test_stop_strings_are_not_sought_in_reasoning(llm):
-    (result,) = llm.generate(EAGLE, greedy(stop=["user asks", "<|channel|>", "analysis", "final"]))
-    assert "user asks" in result.reasoning
-    assert (result.text, result.finish_reason) == (ANSWER, "stop")
-
-
-def test_max_new_tokens_is_a_limit(llm):
-    (result,) = llm.generate(EAGLE, greedy(max_new_tokens=6))
-    assert (len(result.token_ids), result.finish_reason, result.text) == (6, "length", "")
-    (one,) = llm.generate(EAGLE, greedy(max_new_tokens=1))
-    assert one.timings.decode_tokens_per_s is None and len(one.token_ids) == 1
-
-
-def test_without_a_limit_it_goes_on_to_max_length():
-    llm = LLM(max_length=90)
-    (result,) = llm.generate("Hello", SamplingParams(temperature=0, ignore_eos=True))
-    assert len(result.prompt_token_ids) + len(result.token_ids) == 90
-    assert result.finish_reason == "length"
-
-
-def test_ignore_eos_goes_on_but_the_answer_is_the_same(llm, opened):
-    (plain,) = llm.generate([opened], greedy())
-    (further,) = llm.generate([opened], greedy(ignore_eos=True, max_new_tokens=40))
-    assert (plain.finish_reason, further.finish_reason) == ("stop", "length")
-    assert len(further.token_ids) == 40 > len(plain.token_ids)
-    assert further.token_ids[: len(plain.token_ids)] == plain.token_ids
-    assert further.text == plain.text == ANSWER and "after_stop" in further.anomalies
+    assert not llm.engine.has_work and num_held(llm) == 0
 
 
 def test_a_seed_decides_whatever_else_is_in_the_batch(llm):
@@ -235,7 +159,7 @@ def test_score_predicts_what_generate_writes(llm, opened):
     ],
 )
 def test_refused_before_anything_runs(llm, monkeypatch, inputs, chat, words):
-    monkeypatch.setattr(llm.generator, "add", lambda request: pytest.fail("it ran"))
+    monkeypatch.setattr(llm.engine, "enqueue", lambda requests: pytest.fail("it ran"))
     with pytest.raises(HaastError) as error:
         llm.generate(inputs, greedy(), **chat)
     assert words in str(error.value) and "\n" not in str(error.value)

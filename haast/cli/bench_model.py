@@ -1,0 +1,128 @@
+"""`haast bench decode | prefill | throughput`: speed of a whole model under its engine."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from haast.cli.options import model_options
+from haast.cli.results import OUT, finish
+from haast.cli.shapes import numbers_option
+from haast.config import EngineConfig
+
+if TYPE_CHECKING:
+    from haast.bench.rooflines import Ceilings
+    from haast.bench.whole_model import Subject
+
+positive = click.IntRange(1)
+
+
+@click.command("decode", short_help="A model's decode steps at some batch sizes.")
+@model_options
+@numbers_option("--batch", "1,8,32,64,128,256", "Requests at a time, with commas between.")
+@click.option("--input", "input_len", type=positive, default=1024, show_default=True)
+@click.option("--output", "output_len", type=click.IntRange(16), default=128, show_default=True)
+@OUT
+def decode(
+    batch: tuple[int, ...], input_len: int, output_len: int, out: Path | None, **options: Any
+) -> None:
+    """Random prompts, read and then continued greedily. Speed counts steps in which every request
+    got a token; the floor is their bytes or FLOP at the ceilings measured in the same run."""
+    from haast.bench.decode import HEADING, measure, row_line
+
+    length = input_len + output_len
+    subject, ceilings = _load(options, max_batch_size=max(batch), max_length=length)
+    click.echo(HEADING)
+    rows = _shown(measure(subject, batch, input_len, output_len, ceilings), row_line)
+    sizes = {"input": input_len, "output": output_len}
+    finish(_document("decode", options, subject, ceilings) | sizes | {"rows": rows}, out)
+
+
+@click.command("prefill", short_help="A model's time to first token.")
+@model_options
+@numbers_option("--input", "128,1024,8192", "Lengths of a prompt, with commas between.")
+@OUT
+def prefill(input: tuple[int, ...], out: Path | None, **options: Any) -> None:
+    """One random prompt at a time, median of five, then 64 prompts of 1024 tokens at once."""
+    from haast.bench.prefill import HEADING, MANY_LENGTH, MANY_TOKENS, measure, row_line
+
+    longest = max(*input, MANY_LENGTH) + 1
+    many = MANY_TOKENS // MANY_LENGTH
+    subject, ceilings = _load(options, max_batch_size=many, max_length=longest)
+    click.echo(HEADING)
+    rows = _shown(measure(subject, input, ceilings), row_line)
+    finish(_document("prefill", options, subject, ceilings) | {"rows": rows}, out)
+
+
+@click.command("throughput", short_help="A mix of requests, all there at once.")
+@model_options
+@click.option("--requests", "count", type=positive, default=512, show_default=True)
+@click.option("--batch", type=positive, default=256, show_default=True, help="At a time.")
+@click.option("--input", "input_len", type=positive, help="Fixed prompt length, not a mix.")
+@click.option("--output", "output_len", type=positive, help="Fixed output length, not a mix.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@OUT
+def throughput(
+    count: int,
+    batch: int,
+    input_len: int | None,
+    output_len: int | None,
+    seed: int,
+    out: Path | None,
+    **options: Any,
+) -> None:
+    """Prompts and outputs of log-normal lengths like those of shared conversations, made from the
+    seed; nothing may be lost."""
+    from haast.bench.throughput import LONGEST, lengths, measure
+
+    sizes = [(input_len or a, output_len or b) for a, b in lengths(count, seed)]
+    longest = max(LONGEST, max(a + b for a, b in sizes))
+    subject, ceilings = _load(options, max_batch_size=batch, max_length=longest)
+    row = measure(subject, sizes)
+    for name, value in row.items():
+        click.echo(f"{name:24} {value:.1f}" if isinstance(value, float) else f"{name:24} {value}")
+    finish(_document("throughput", options, subject, ceilings) | {"batch": batch} | row, out)
+
+
+def _load(options: dict[str, Any], **wishes: Any) -> "tuple[Subject, Ceilings]":
+    """The model, loaded without a prefix cache, and this GPU's ceilings."""
+    from haast.bench.machine import hopper
+    from haast.bench.rooflines import measure_ceilings
+    from haast.bench.whole_model import load_subject
+    from haast.cli.report import print_warning
+
+    hopper()
+    ceilings = measure_ceilings()
+    given = {name: options[name] for name in EngineConfig.__dataclass_fields__ if options.get(name)}
+    config = EngineConfig(**wishes | given, enable_prefix_caching=False)
+    subject = load_subject(config)
+    print_warning(subject.plan.warning)
+    memory = subject.plan.memory
+    click.echo(f"loaded in {subject.load_s:.2f} s; {memory.kv_tokens} KV tokens")
+    return subject, ceilings
+
+
+def _shown(rows: Iterable[dict[str, Any]], line: Any) -> list[dict[str, Any]]:
+    """The rows, each printed as soon as it is known."""
+    known = []
+    for row in rows:
+        known.append(row)
+        click.echo(line(row))
+    return known
+
+
+def _document(
+    name: str, options: dict[str, Any], subject: "Subject", ceilings: "Ceilings"
+) -> dict[str, Any]:
+    from haast.bench.machine import document
+
+    return document(
+        name,
+        model=subject.plan.model_path.name,
+        load_format=options["load_format"],
+        encoding=subject.plan.encoding,
+        load_s=subject.load_s,
+        kv_bytes=subject.plan.memory.kv_bytes,
+        ceilings=vars(ceilings),
+    )

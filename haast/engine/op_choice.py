@@ -1,0 +1,89 @@
+"""Which implementation of each op will run, and why."""
+
+from typing import Any
+
+import torch
+
+from haast.config import ConfigError, Encoding, ModelConfig, OpChoice
+from haast.ops import (
+    MODEL_OPS,
+    REFERENCE,
+    Op,
+    attention,
+    linear,
+    moe_down,
+    moe_up,
+    rope_kv_write,
+    route,
+    why_no_kernels,
+)
+from haast.ops.attention.check import why_not_this_network
+
+EXPERT_OPS = (moe_up.name, moe_down.name)
+"""Those that read expert weights; their kernels read them swizzled"""
+ATTENTION_OPS = (rope_kv_write.name, attention.name)
+"""Those whose kernels are made for the heads of gpt-oss"""
+UNCAPTURABLE = {attention.name, route.name, *EXPERT_OPS}
+"""Those whose references read what is on the device"""
+DETERMINISTIC = {
+    linear.name: "fixed_rows",
+    attention.name: "cuda_prefill",
+    moe_up.name: "cuda_wgmma",
+    moe_down.name: "cuda_wgmma",
+}
+"""Op -> the implementation in which a row's bits depend on that row alone; all others are so"""
+
+
+def choose_ops(
+    model: ModelConfig, encoding: Encoding, device: torch.device, *, is_deterministic: bool
+) -> tuple[OpChoice, ...]:
+    """Of every op that generating runs.
+
+    Raises ConfigError if deterministic results are wished for where no kernel gives them.
+    """
+    choices = tuple(_choose(op, model, encoding, device) for op in MODEL_OPS)
+    if not is_deterministic:
+        return choices
+    for name in (attention.name, *EXPERT_OPS):
+        if not runs_kernel(choices, name):
+            why = next(c.because for c in choices if c.op == name)
+            raise ConfigError(f"deterministic needs the kernel of {name}, which cannot run: {why}")
+    return tuple(
+        OpChoice(c.op, DETERMINISTIC[c.op], "deterministic") if c.op in DETERMINISTIC else c
+        for c in choices
+    )
+
+
+def runs_kernel(choices: tuple[OpChoice, ...], op: str) -> bool:
+    """Whether one of an op's kernels will run, not its reference."""
+    return any(c.op == op and c.implementation != REFERENCE for c in choices)
+
+
+def are_capturable(choices: tuple[OpChoice, ...], device: torch.device) -> bool:
+    """Whether CUDA graphs can hold a step: some references read on the host what it computes."""
+    return device.type == "cuda" and all(runs_kernel(choices, name) for name in UNCAPTURABLE)
+
+
+def _choose(
+    op: Op[Any, Any], model: ModelConfig, encoding: Encoding, device: torch.device
+) -> OpChoice:
+    """Its kernels wherever they can run, else the reference and why."""
+    why = _why_no_kernel(op, model, encoding, device)
+    if why is not None:
+        return OpChoice(op.name, REFERENCE, why)
+    kernels = ", ".join(kernel.name for kernel in op.kernels if kernel.is_default)
+    return OpChoice(op.name, None, f"the first that accepts the call: {kernels}")
+
+
+def _why_no_kernel(
+    op: Op[Any, Any], model: ModelConfig, encoding: Encoding, device: torch.device
+) -> str | None:
+    if not op.has_kernels:
+        return "no kernel in its table"
+    if op.name in ATTENTION_OPS:
+        heads = (model.num_heads, model.num_kv_heads, model.head_dim)
+        if (reason := why_not_this_network(*heads)) is not None:
+            return f"its kernel {reason}"
+    if op.name in EXPERT_OPS and encoding == "bfloat16":
+        return "no kernel for dense experts"
+    return why_no_kernels(device)

@@ -1,0 +1,211 @@
+"""TorchRunner: computes steps on a device, without waiting for it."""
+
+from collections.abc import Callable
+from itertools import compress
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haast import ops
+from haast.engine.extras import Extras, Logprobs
+from haast.engine.graphs import StepGraphs
+from haast.engine.inputs import FLOAT_FIELDS, Layout, Words, pack
+from haast.engine.request import Request
+from haast.engine.step import Pending, Step, StepResult
+from haast.engine.tables import Tables
+from haast.model.gpt_oss import GptOss
+from haast.model.kv_cache import KVCache
+
+FEW_ROWS = 8
+"""Whose logits a graph holds too; those of many would take 0.4 MB a row and graph"""
+MOST_VIEWS = 256
+"""Layouts whose views of the inbox are kept"""
+
+
+class TorchRunner:
+    """Runs steps over one model and its KV cache; see `haast.engine.step.Runner`.
+
+    Everything a step needs is copied to the device at once. What a step samples stays there, where
+    the next one reads it; the host gets a copy.
+
+    max_pages   pages that the longest request needs
+    pins        for `haast.ops.pin`
+    has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
+                capturable
+    waited_s    how long the host has waited for results
+    """
+
+    def __init__(
+        self,
+        model: GptOss,
+        kv: KVCache,
+        *,
+        max_batch_size: int,
+        max_batch_input_tokens: int,
+        max_pages: int,
+        page_size: int,
+        pins: dict[str, str],
+        has_graphs: bool,
+    ) -> None:
+        device, vocab_size = model.device, model.config.vocab_size
+        self.model = model
+        self.kv = kv
+        self.pins = pins
+        self.waited_s = 0.0
+        self._tables = Tables(max_batch_size, max_pages, page_size, vocab_size)
+        self._extras = Extras(vocab_size, device)
+        shape = (2, max_batch_size, max_pages)
+        self._page_tables = torch.zeros(shape, dtype=torch.int32, device=device)
+        self._samples = torch.zeros(max_batch_size, dtype=torch.int64, device=device)
+        largest = Layout(max_batch_input_tokens, max_batch_size, max_batch_size)
+        self._inbox = torch.zeros(largest.num_words, dtype=torch.int32, device=device)
+        self._views: dict[Layout, dict[str, Tensor]] = {}
+        self._graphs: StepGraphs | None = None
+        if has_graphs:
+            self._graphs = StepGraphs(self._replayed, max_batch_size, max_batch_input_tokens)
+
+    @torch.inference_mode()
+    def launch(self, step: Step) -> Pending:
+        """Start a step."""
+        with ops.pin(self.pins):
+            decodes, requests = step.num_decodes, len(step.requests)
+            graphs, count = self._graphs, len(step.sampling)
+            layout = graphs.layout_for(requests, decodes, step.num_tokens) if graphs else None
+            if graphs is None or layout is None:
+                layout = Layout(step.num_tokens, requests, count)
+                self._send(step, layout)
+                rows = self._sampled_rows(layout, decodes, max(step.counts))
+                logits = self.model.logits(rows) if count else rows
+            else:
+                self._send(step, layout)
+                rows = graphs.run(layout, layout.num_requests if decodes else 0)[:count]
+                logits = rows if layout.num_samples <= FEW_ROWS else self.model.logits(rows)
+            return self._sample(step, layout, logits)
+
+    @torch.inference_mode()
+    def logits(self, step: Step) -> Tensor:
+        """Logits after every token of a step [T, V]; samples nothing."""
+        with ops.pin(self.pins):
+            layout = Layout(step.num_tokens, len(step.requests), 0)
+            self._send(step, layout)
+            return self.model.logits(self._forward(layout, step.num_decodes, max(step.counts)))
+
+    def forget(self, request: Request) -> None:
+        """No later step continues the request."""
+        self._tables.leave(request)
+        self._extras.leave(request)
+
+    def is_alive(self) -> bool:
+        """Whether the device still works."""
+        if self.model.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.model.device)
+            except RuntimeError:
+                return False
+        return True
+
+    def _send(self, step: Step, layout: Layout) -> None:
+        """Copy a step's numbers and its new pages to the device."""
+        rows, fresh = self._tables.rows(step)
+        for request in fresh:
+            self._extras.enter(request)
+        new_pages = self._tables.new_pages(step, rows)
+        if new_pages is not None:
+            at, pages = self._pinned(new_pages).to(self.model.device, non_blocking=True)
+            self._page_tables.view(-1).index_copy_(0, at.long(), pages)
+        sampling = np.fromiter(compress(rows, step.samples), np.int64, len(step.sampling))
+        settings = self._tables.settings[sampling]
+        words = pack(step, rows, settings, self._tables.page_size, layout)
+        self._inbox[: len(words)].copy_(self._pinned(words), non_blocking=True)
+
+    def _replayed(self, layout: Layout, num_decodes: int) -> Tensor:
+        """What graphs replay: logits of few rows, hidden states of many."""
+        hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
+        return self.model.logits(hidden) if layout.num_samples <= FEW_ROWS else hidden
+
+    def _sampled_rows(self, layout: Layout, num_decodes: int, most_tokens: int) -> Tensor:
+        """Hidden states after which the step in the inbox samples, in order."""
+        hidden = self._forward(layout, num_decodes, most_tokens)
+        if num_decodes == layout.num_requests:
+            return hidden
+        return hidden.index_select(0, self._fields(layout)["sample_index"])
+
+    def _forward(self, layout: Layout, num_decodes: int, most_tokens: int) -> Tensor:
+        """Hidden states [T, H] of what lies in the inbox."""
+        fields = self._fields(layout)
+        full, sliding = (table.index_select(0, fields["table_rows"]) for table in self._page_tables)
+        meta = ops.StepMeta(
+            positions=fields["positions"],
+            cu_seqlens_q=fields["cu_seqlens_q"],
+            kv_lens=fields["kv_lens"],
+            page_table=full,
+            slot_mapping=fields["slot_mapping"],
+            window_page_table=sliding,
+            window_slot_mapping=fields["window_slot_mapping"],
+            num_decodes=num_decodes,
+            max_query_len=most_tokens if num_decodes < layout.num_requests else 0,
+        )
+        input_rows = fields["input_rows"]
+        sampled = self._samples.index_select(0, input_rows.clamp(min=0))
+        token_ids = torch.where(input_rows >= 0, sampled, fields["input_ids"])
+        return self.model.forward(token_ids, meta, self.kv)
+
+    def _sample(self, step: Step, layout: Layout, logits: Tensor) -> Pending:
+        count = len(step.sampling)
+        if count == 0:
+            return _Launched(self, self._samples[:0], None)
+        fields = self._fields(layout)
+        sampling = ops.Sampling(
+            temperature=fields["temperature"][:count],
+            top_k=fields["top_k"][:count],
+            top_p=fields["top_p"][:count],
+            min_p=fields["min_p"][:count],
+            seed=fields["seed"][:count],
+            position=fields["position"][:count],
+        )
+        token_ids, logprobs = self._extras.sample(step, logits, sampling)
+        self._samples[:count].copy_(token_ids)
+        return _Launched(self, token_ids, logprobs)
+
+    def _fields(self, layout: Layout) -> dict[str, Tensor]:
+        """Views of the inbox; those of layouts that come again are kept."""
+        found = self._views.get(layout)
+        if found is None:
+            found = {name: self._inbox[a:b] for name, (a, b) in layout.spans.items()}
+            found |= {name: found[name].view(torch.float32) for name in FLOAT_FIELDS}
+            found["seed"] = found["seed"].view(torch.int64)
+            if len(self._views) >= MOST_VIEWS:
+                self._views.clear()
+            self._views[layout] = found
+        return found
+
+    def _pinned(self, words: Words) -> Tensor:
+        tensor = torch.from_numpy(words)
+        return tensor.pin_memory() if self.model.device.type == "cuda" else tensor
+
+
+class _Launched:
+    """A step whose samples are on their way to the host."""
+
+    def __init__(
+        self, runner: TorchRunner, token_ids: Tensor, logprobs: Callable[[], Logprobs] | None
+    ) -> None:
+        self._runner = runner
+        self._logprobs = logprobs
+        self._done: torch.cuda.Event | None = None
+        self._token_ids = token_ids
+        if token_ids.is_cuda:
+            host = torch.empty(len(token_ids), dtype=torch.int64, pin_memory=True)
+            self._token_ids = host.copy_(token_ids, non_blocking=True)
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record()
+
+    def wait(self) -> StepResult:
+        """Its samples; raises what went wrong on the device."""
+        if self._done is not None:
+            started = perf_counter()
+            self._done.synchronize()
+            self._runner.waited_s += perf_counter() - started
+        return StepResult(self._token_ids.tolist(), self._logprobs and self._logprobs())

@@ -1,0 +1,116 @@
+"""haast-tiny through the engine on a GPU: whatever the mode, the same answers."""
+
+from dataclasses import replace
+
+import pytest
+
+from haast import LLM, SamplingParams
+from haast.bench.machine import why_no_hopper
+from haast.coherence.suite import read_suite
+from haast.engine import plan as plan_module
+
+pytestmark = pytest.mark.skipif(why_no_hopper() is not None, reason=str(why_no_hopper()))
+MODES = {
+    "one at a time": {"max_batch_size": 1},
+    "many": {"max_batch_size": 64},
+    "chunked": {"max_batch_size": 16, "max_batch_input_tokens": 24},
+    "apart": {"max_batch_size": 64, "enable_in_flight_batching": False},
+    "deterministic": {"max_batch_size": 64, "deterministic": True},
+}
+GREEDY = SamplingParams(temperature=0, max_new_tokens=96)
+LONG = SamplingParams(temperature=0, max_new_tokens=100, ignore_eos=True, logprobs=3)
+SAMPLED = SamplingParams(seed=5, max_new_tokens=40, ignore_eos=True, logprobs=0, top_p=0.9)
+
+
+def load(**wishes):
+    return LLM(devices="gpu", **wishes)
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return read_suite(load().plan.model_path)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exact_answers(suite, mode):
+    prompts, answers = zip(*suite.answers, strict=True)
+    results = load(**MODES[mode]).generate(list(prompts), GREEDY)
+    wrong = [(r.text, a) for r, a in zip(results, answers, strict=True) if r.text != a]
+    assert len(wrong) <= 0.02 * len(answers), wrong[:3]
+    assert sum(sum(r.anomalies.values()) for r in results) == 0
+
+
+def test_without_graphs(suite):
+    prompts, answers = zip(*suite.answers[:60], strict=True)
+    llm = load(max_batch_size=16)
+    assert llm.plan.has_graphs
+    replayed = llm.generate(list(prompts), GREEDY)
+    llm._loaded.runner._graphs = None
+    eager = llm.generate(list(prompts), GREEDY)
+    assert [r.text for r in replayed] == [r.text for r in eager] == list(answers)
+
+
+def given(results):
+    """All of an answer's numbers, the tokens of all first."""
+    return [r.token_ids for r in results], [r.logprobs for r in results]
+
+
+def assert_same(results, expected):
+    """To the bit; says how many answers differ in what, and where the first one does."""
+    for kind, ours, theirs in zip(("tokens", "logprobs"), given(results), expected, strict=True):
+        wrong = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
+        at = [
+            next(j for j, (a, b) in enumerate(zip(ours[i], theirs[i], strict=True)) if a != b)
+            for i in wrong
+        ]
+        assert not wrong, (kind, len(wrong), list(zip(wrong, at, strict=True))[:8])
+
+
+def conversations(suite, count):
+    """Prompts longer than a page, the first half of which begins alike."""
+    turns = []
+    for question, answer in suite.answers[:6]:
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    ask = [{"role": "user", "content": question} for question, _ in suite.answers[6 : 6 + count]]
+    return [[*turns[: 12 if i < count // 2 else 8], last] for i, last in enumerate(ask)]
+
+
+@pytest.fixture(scope="module")
+def alone(suite):
+    """What each conversation gives with nothing beside it and nothing cached."""
+    llm = load(max_batch_size=1, deterministic=True, enable_prefix_caching=False)
+    chats = conversations(suite, 24)
+    return given([*llm.generate(chats, LONG), *llm.generate(chats, SAMPLED)])
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"max_batch_size": 64},
+        {"max_batch_size": 7, "max_batch_input_tokens": 19},
+        {"max_batch_size": 64, "enable_in_flight_batching": False},
+    ],
+    ids=["together", "chunked", "apart"],
+)
+def test_deterministic_bits(suite, alone, wishes):
+    llm = load(deterministic=True, **wishes)
+    chats = conversations(suite, 24)
+    first = [*llm.generate(chats, LONG), *llm.generate(chats, SAMPLED)]
+    assert_same(first, alone)
+    again = [*llm.generate(chats, LONG), *llm.generate(chats, SAMPLED)]
+    assert_same(again, alone)
+    assert min(r.cached_tokens for r in again) >= 128
+
+
+def test_deterministic_bits_after_preemption(suite, alone, monkeypatch):
+    plan_kv = plan_module.plan_kv
+    monkeypatch.setattr(
+        plan_module,
+        "plan_kv",
+        lambda *args: replace(plan_kv(*args), num_pages=24, num_window_pages=40),
+    )
+    llm = load(max_batch_size=16, max_length=1024, deterministic=True)
+    chats = conversations(suite, 24)
+    results = [*llm.generate(chats, LONG), *llm.generate(chats, SAMPLED)]
+    assert llm.engine.scheduler.num_preemptions > 0
+    assert_same(results, alone)

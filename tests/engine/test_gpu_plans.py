@@ -1,0 +1,88 @@
+"""What is planned where kernels run: graphs, their limits, deterministic results, memory."""
+
+import pytest
+
+from haast import ops
+from haast.config import ConfigError
+from haast.engine import plan as plan_module
+from haast.engine.op_choice import DETERMINISTIC
+
+from ..model.helpers import CPU
+from .planning import LEFT, MODEL, WIDE, choices, planned
+
+CAPTURED = ("attention", "route", "moe_up", "moe_down")
+
+
+@pytest.mark.parametrize("missing", [None, *CAPTURED])
+def test_graphs_need_kernels_where_references_read_the_device(kernels, gpu, missing):
+    kernels(*CAPTURED)
+    assert planned(model=WIDE).has_graphs and not planned(model=MODEL).has_graphs
+    assert not planned(device=CPU, model=WIDE).has_graphs
+    assert not planned("bfloat16", model=WIDE).has_graphs
+    kernels(*(name for name in CAPTURED if name != missing))
+    assert planned(model=WIDE).has_graphs == (missing is None)
+
+
+@pytest.mark.parametrize("missing", [None, "attention", "moe_up", "moe_down"])
+def test_deterministic_pins_what_depends_on_its_row_alone(kernels, gpu, missing):
+    kernels(*(name for name in (*CAPTURED, "sample") if name != missing))
+    if missing is not None:
+        words = f"^deterministic needs the kernel of {missing}, which cannot run: no kernel in its"
+        with pytest.raises(ConfigError, match=words):
+            planned(model=WIDE, deterministic=True)
+        return
+    plan = planned(model=WIDE, deterministic=True)
+    assert DETERMINISTIC.items() <= plan.pins.items() and plan.has_graphs and plan.is_swizzled
+    assert all(choices(plan)[op] == (name, "deterministic") for op, name in DETERMINISTIC.items())
+    assert choices(plan)["route"] == choices(plan)["sample"] == LEFT
+    with pytest.raises(ConfigError, match="which cannot run: kernels need a Hopper GPU, this is"):
+        planned(device=CPU, model=WIDE, deterministic=True)
+
+
+def test_what_deterministic_pins_is_there():
+    """An op whose kernels were renamed must not be found out on a GPU only."""
+    found = {op.name: op.implementations for op in ops.MODEL_OPS if op.name in DETERMINISTIC}
+    assert {op: name for op, name in DETERMINISTIC.items() if name in found[op]} == DETERMINISTIC
+
+
+@pytest.mark.parametrize(
+    "wishes, words",
+    [
+        ({"kv_cache_page_size": 64}, "kv_cache_page_size must be 128 on this GPU, .*; got 64"),
+        ({"max_batch_size": 5000}, "max_batch_size may be .* at most on this GPU, .*; got 5000"),
+    ],
+)
+def test_limits_of_the_attention_kernels(kernels, gpu, wishes, words):
+    kernels(*CAPTURED)
+    with pytest.raises(ConfigError, match=f"^{words}$"):
+        planned(model=WIDE, **wishes)
+    assert planned(model=MODEL, **wishes).memory.page_size == wishes.get("kv_cache_page_size", 128)
+
+
+def test_a_step_takes_memory_on_a_gpu(kernels, gpu):
+    """A token: 2 experts' rows of 96 + 64 in bf16 twice and 96 in fp32, qkv of 160, 6 x 96."""
+    token = 2 * (2 * 96 + 2 * 64 + 4 * 96) + 2 * (2 * 160 + 6 * 96)
+    plan = planned(max_batch_size=3, max_batch_input_tokens=1000)
+    assert plan.memory.workspace_bytes == 1000 * token + 3 * 300 * 6 + (1 << 30)
+    assert planned(device=CPU).memory.workspace_bytes == 0
+    assert (
+        planned().max_batch_size == 256 and planned(max_batch_input_tokens=90).max_batch_size == 90
+    )
+
+
+def test_a_step_that_is_too_large_is_refused(kernels, gpu, monkeypatch):
+    monkeypatch.setattr(plan_module, "free_memory", lambda device: 1 << 30)
+    with pytest.raises(ConfigError, match="take 0.00 GB and a step 1.10 GB, but 0.97 GB may be"):
+        planned()
+
+
+def test_attention_kernels_read_a_cache_in_bf16_only(kernels, gpu):
+    kernels("attention", "rope_kv_write")
+    with pytest.raises(ConfigError) as error:
+        planned(model=WIDE, kv_cache_format="float8_e4m3fn")
+    assert str(error.value) == (
+        "kv_cache_format must be bfloat16 on this GPU, where attention kernels run that read no "
+        "other; got float8_e4m3fn"
+    )
+    on_cpu = planned(device=CPU, model=WIDE, kv_cache_format="float8_e4m3fn")
+    assert on_cpu.memory.num_pages > 0
