@@ -4,10 +4,13 @@ BIN := .venv/bin
 READY := .venv/ready
 READY_DEV := .venv/ready-dev
 
-.PHONY: demo test lint kernels clean
+.PHONY: demo serve test lint kernels clean
 
 demo: $(READY)
 	@$(BIN)/haast generate --prompt "What is a bald eagle?"
+
+serve: $(READY)
+	@$(BIN)/haast serve
 
 test: $(READY_DEV) lint kernels
 	$(BIN)/pytest

@@ -16,6 +16,7 @@ COMMANDS = {
     "make-checkpoint": "haast.cli.make_checkpoint",
     "ops": "haast.cli.ops",
     "profile": "haast.cli.profile",
+    "serve": "haast.cli.serve",
 }
 USER_ERROR = 2
 INTERRUPTED = 130

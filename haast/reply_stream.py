@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from haast.harmony import Delta, HarmonyParser, Reply, Tokenizer
 from haast.harmony.delta import Kind
+from haast.stop_strings import StopStrings
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,15 @@ class ReplyStream:
         self, tokenizer: Tokenizer, stop_strings: Sequence[str], opened: Sequence[int] = ()
     ) -> None:
         self.reply = Reply()
-        self.is_stopped = False
         self._parser = HarmonyParser(tokenizer)
-        self._stop_strings = stop_strings
-        self._held = ""
+        self._stops = StopStrings(stop_strings)
         self._content: list[str] = []
         for token_id in opened:
             self._parser.feed(token_id)
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stops.is_found
 
     @property
     def content(self) -> str:
@@ -50,10 +53,7 @@ class ReplyStream:
 
     def finish(self) -> list[TextDelta]:
         """The rest, when generation has ended."""
-        deltas = self._take(self._parser.finish())
-        if self._held and not self.is_stopped:
-            deltas += self._release(self._held)
-        return deltas
+        return self._take(self._parser.finish()) + self._release(self._stops.flush())
 
     def _take(self, deltas: Sequence[Delta]) -> list[TextDelta]:
         taken: list[TextDelta] = []
@@ -62,31 +62,10 @@ class ReplyStream:
             if not text or self.is_stopped:
                 continue
             if delta.kind == "content":
-                taken += self._until_stop(text)
+                taken += self._release(self._stops.add(text))
             else:
                 taken.append(TextDelta(delta.kind, text))
         return taken
-
-    def _until_stop(self, text: str) -> list[TextDelta]:
-        text = self._held + text
-        found = [
-            (at + len(stop), at) for stop in self._stop_strings if (at := text.find(stop)) >= 0
-        ]
-        self.is_stopped = bool(found)
-        # the one complete first, so that it does not matter how the text is cut into tokens
-        keep = min(found)[1] if found else len(text) - self._held_length(text)
-        self._held = "" if found else text[keep:]
-        return self._release(text[:keep])
-
-    def _held_length(self, text: str) -> int:
-        """Length of the longest end of `text` that a stop string begins with."""
-        lengths = (
-            length
-            for stop in self._stop_strings
-            for length in range(min(len(stop) - 1, len(text)), 0, -1)
-            if text.endswith(stop[:length])
-        )
-        return max(lengths, default=0)
 
     def _release(self, text: str) -> list[TextDelta]:
         if not text:

@@ -20,12 +20,14 @@ BELOW = {
     "engine": {"model", "ops", "mxfp4"} | EVERYONE,
     "harmony": EVERYONE,
     "prompt": {"harmony"} | EVERYONE,
-    "reply_stream": {"harmony"} | EVERYONE,
+    "stop_strings": set(),
+    "reply_stream": {"harmony", "stop_strings"} | EVERYONE,
     "result": {"engine", "harmony"} | EVERYONE,
     "llm": {"engine", "model", "harmony", "prompt", "reply_stream", "result"} | EVERYONE,
     "coherence": {"llm", "result", "engine", "model", "harmony"} | EVERYONE,
     "bench": {"engine", "model", "ops", "mxfp4"} | EVERYONE,
-    "cli": {"llm", "result", "coherence", "engine", "model", "bench"} | EVERYONE,
+    "serve": {"__init__", "engine", "model", "harmony", "prompt", "stop_strings"} | EVERYONE,
+    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench"} | EVERYONE,
     "__init__": {"llm", "engine", "errors"},
     "__main__": {"__init__", "cli", "errors"},
 }
@@ -40,7 +42,8 @@ OUTSIDE = {
     "llm": {"torch"},
     "coherence": {"torch"},
     "bench": {"torch", "matplotlib"},
-    "cli": {"click", "rich"},
+    "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
+    "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},
 }
 """Part of haast -> what it may import that is neither haast nor the standard library"""
@@ -160,6 +163,12 @@ def test_the_program_starts_without_torch():
     modules += [f"haast.cli.{path.stem}" for path in (ROOT / "haast/cli").glob("[a-z]*.py")]
     assert {"haast.cli.generate", "haast.cli.coherence", "haast.cli.make_checkpoint"} < {*modules}
     script = f"import sys, {', '.join(sorted(modules))}\nprint('torch' in sys.modules)"
+    assert run_python(script) == "False"
+
+
+def test_the_server_process_needs_no_torch():
+    """The engine is a process of its own; the server should start at once and stay small."""
+    script = "import sys, haast.serve.server, haast.serve.client\nprint('torch' in sys.modules)"
     assert run_python(script) == "False"
 
 

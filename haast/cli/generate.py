@@ -13,6 +13,7 @@ from haast.cli.options import (
     engine_options,
     max_batch_size,
     model_options,
+    picked,
     sampling_options,
 )
 from haast.cli.prompts import answer_all, read_prompts
@@ -68,8 +69,8 @@ def command(prompt: str | None, prompts: Path | None, **options: Any) -> None:
         raise click.UsageError("--prompt is missing: what should the model answer?")
     if options["max_batch_size"] is None:
         options["max_batch_size"] = 1 if prompts is None else BATCH_SIZE
-    config = _picked(EngineConfig, options)
-    params = _picked(SamplingParams, options)
+    config = picked(EngineConfig, options)
+    params = picked(SamplingParams, options)
     asked = None if prompts is None else read_prompts(prompts)
     if prompt is None and asked is None:
         _print_plan(config)
@@ -104,11 +105,6 @@ def _exit_if_failed(results: "list[Result]") -> None:
     if errors:
         click.echo(f"haast: {len(errors)} of {len(results)} answers failed: {errors[0]}", err=True)
         sys.exit(FAILED)
-
-
-def _picked(kind: Any, options: dict[str, Any]) -> Any:
-    """An instance of a config dataclass from the options that carry its fields' names."""
-    return kind(**{name: options[name] for name in kind.__dataclass_fields__ if name in options})
 
 
 def _print_plan(config: EngineConfig) -> None:

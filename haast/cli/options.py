@@ -71,10 +71,11 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--device-memory-utilization",
+        "--gpu-memory-utilization",
         type=float,
         default=EngineConfig.device_memory_utilization,
         show_default=True,
-        help="Share of the free memory that weights and KV cache may take.",
+        help="Share of free memory (vLLM: of the total) that weights and KV cache may take.",
     ),
     click.option(
         "--custom-architectures",
@@ -121,6 +122,7 @@ _ENGINE_OPTIONS = (
     ),
     click.option(
         "--kv-cache-page-size",
+        "--block-size",
         type=int,
         default=EngineConfig.kv_cache_page_size,
         show_default=True,
@@ -202,3 +204,8 @@ def max_batch_size(default: int | None, default_text: str | None = None) -> Call
         show_default=default_text or True,
         help="Requests computed at a time.",
     )
+
+
+def picked(kind: Any, options: dict[str, Any]) -> Any:
+    """An instance of a config dataclass from the options that carry its fields' names."""
+    return kind(**{name: options[name] for name in kind.__dataclass_fields__ if name in options})

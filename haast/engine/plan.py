@@ -24,6 +24,8 @@ from haast.mxfp4 import GROUP
 from haast.ops import attention, why_no_kernels
 from haast.ops.attention.check import MAX_REQUESTS, PAGE_SIZE
 
+DEFAULT_BATCH = {True: 256, False: 8}
+"""Whether on a GPU -> requests computed at a time, if nobody wishes for a number"""
 GRAPH_BYTES = 1 << 30
 """Set aside for the CUDA graphs of all batch sizes and their memory"""
 
@@ -48,20 +50,20 @@ def make_plan(
 
     Raises ConfigError in one line if the wishes do not fit the model or the memory.
     """
-    batch = config.max_batch_size or _default_batch(config, device)
     ops = choose_ops(model, encoding, device, is_deterministic=config.deterministic)
+    batch_size = _batch_size(config, device)
     if runs_kernel(ops, attention.name):
-        _check_limits_of_kernels(config, batch)
+        _check_limits_of_kernels(config, batch_size)
     is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
     weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
-    workspace_bytes = _workspace_bytes(config, batch, model, device)
+    workspace_bytes = _workspace_bytes(config, batch_size, model, device)
     available = int(free_memory(device) * config.device_memory_utilization)
     budget = available - weight_bytes - workspace_bytes
     if budget < 0:
         raise ConfigError(_too_little(config, weight_bytes, workspace_bytes, available))
     sizes = _kv_sizes(config, model)
     length = _length(config, model, sizes, budget)
-    kv = plan_kv(sizes, budget, batch, length, config.max_batch_input_tokens)
+    kv = plan_kv(sizes, budget, batch_size, length, config.max_batch_input_tokens)
     return Plan(
         model_path=source.path,
         architecture=model.architecture,
@@ -94,12 +96,13 @@ def make_plan(
     )
 
 
-def _default_batch(config: EngineConfig, device: torch.device) -> int:
-    """As many as a GPU computes well together; a step must be able to decode all of them."""
-    return min(8 if device.type == "cpu" else 256, config.max_batch_input_tokens)
+def _batch_size(config: EngineConfig, device: torch.device) -> int:
+    """As wished for; without a wish what a server of many users wants."""
+    usual = DEFAULT_BATCH[device.type == "cuda"]
+    return config.max_batch_size or min(usual, config.max_batch_input_tokens)
 
 
-def _check_limits_of_kernels(config: EngineConfig, batch: int) -> None:
+def _check_limits_of_kernels(config: EngineConfig, batch_size: int) -> None:
     """Raises ConfigError for wishes that only references could serve."""
     if config.kv_cache_page_size != PAGE_SIZE:
         raise ConfigError(
@@ -111,10 +114,10 @@ def _check_limits_of_kernels(config: EngineConfig, batch: int) -> None:
             "kv_cache_format must be bfloat16 on this GPU, where attention kernels run that read "
             f"no other; got {config.kv_cache_format}"
         )
-    if batch > MAX_REQUESTS:
+    if batch_size > MAX_REQUESTS:
         raise ConfigError(
             f"max_batch_size may be {MAX_REQUESTS} at most on this GPU, where attention kernels "
-            f"run; got {batch}"
+            f"run; got {batch_size}"
         )
 
 
@@ -144,7 +147,7 @@ def _length(config: EngineConfig, model: ModelConfig, sizes: KVSizes, budget: in
 
 
 def _workspace_bytes(
-    config: EngineConfig, batch: int, model: ModelConfig, device: torch.device
+    config: EngineConfig, batch_size: int, model: ModelConfig, device: torch.device
 ) -> int:
     """Of one step: routed rows in and between the expert matmuls and their fp32 results, the
     projections and a few hidden states of each token; logits of each request. None on the CPU,
@@ -154,7 +157,7 @@ def _workspace_bytes(
     hidden, inner = model.hidden_size, model.intermediate_size
     routed = model.num_active_experts * (2 * hidden + 2 * inner + 4 * hidden)
     token = routed + 2 * (2 * model.qkv_size + 6 * hidden)
-    logits = 6 * batch * model.vocab_size
+    logits = 6 * batch_size * model.vocab_size
     return config.max_batch_input_tokens * token + logits + GRAPH_BYTES
 
 

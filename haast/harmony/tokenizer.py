@@ -48,6 +48,7 @@ class Tokenizer:
         self.special = SpecialIds(**{name: self._require(text) for name, text in _MARKERS.items()})
         self.special_text = self._special_texts()
         self.special_ids = frozenset(self.special_text)
+        self._bytes = {token_id: text.encode() for token_id, text in self.special_text.items()}
         self.stop_ids = frozenset({self.special.return_, self.special.call, self.special.endoftext})
         self._refuse_reachable_specials()
 
@@ -68,9 +69,14 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """Bytes of one token: a special one gives its literal text, an unknown id b""."""
-        literal = self.special_text.get(token_id)
-        if literal is not None:
-            return literal.encode()
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._look_up(token_id)
+            if known:
+                self._bytes[token_id] = known
+        return known
+
+    def _look_up(self, token_id: int) -> bytes:
         if not 0 <= token_id < 1 << 32:
             return b""
         token = self._inner.id_to_token(token_id)

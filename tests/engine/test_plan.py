@@ -36,6 +36,16 @@ def plan_with(monkeypatch, free, encoding="mxfp4", model=MODEL, **wishes):
     return make_plan(EngineConfig(**wishes), model, source, encoding, CPU)
 
 
+def test_without_a_wish_the_device_decides_how_many_run(monkeypatch):
+    def batch(**wishes):
+        return plan_with(monkeypatch, 1 << 40, max_batch_size=None, **wishes).max_batch_size
+
+    assert batch() == 8 and batch(max_batch_input_tokens=5) == 5
+    gpu, few = torch.device("cuda", 0), EngineConfig(max_batch_size=7)
+    assert plan_module._batch_size(EngineConfig(max_batch_size=None), gpu) == 256
+    assert plan_module._batch_size(few, gpu) == plan_module._batch_size(few, CPU) == 7
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_weight_bytes_are_those_of_the_parameters(encoding):
     assert parameter_bytes(CONFIG, encoding) == random_parameters(CONFIG, encoding, CPU).nbytes

@@ -1,0 +1,152 @@
+"""`haast serve`: an OpenAI-compatible server over one model."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from haast.cli.config_file import config_file_option
+from haast.cli.options import FILE, engine_options, max_batch_size, model_options, picked
+from haast.cli.report import byte_bar, print_warning
+from haast.config import EngineConfig
+
+if TYPE_CHECKING:
+    from haast.serve.messages import EngineInfo
+    from haast.serve.service import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+_log = logging.getLogger(__name__)
+IGNORED = ("reasoning_parser", "tool_call_parser", "enable_auto_tool_choice")
+LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
+
+_SERVER_OPTIONS = (
+    click.option(
+        "--max-queue-size",
+        type=int,
+        default=EngineConfig.max_queue_size,
+        show_default=True,
+        help="Requests that may wait; further ones get a 429.",
+    ),
+    click.option("--host", default="0.0.0.0", show_default=True),
+    click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True),
+    click.option(
+        "--served-model-name",
+        "models",
+        multiple=True,
+        help="Name of the model in the API; repeatable. Default: the model path as given.",
+    ),
+    click.option(
+        "--api-key",
+        "api_keys",
+        multiple=True,
+        envvar="HAAST_API_KEY",
+        help="Key that clients must send; repeatable.",
+    ),
+    click.option(
+        "--allowed-origins",
+        multiple=True,
+        default=["*"],
+        show_default=True,
+        help="Origin of web pages that may ask (CORS); repeatable.",
+    ),
+    click.option(
+        "--shutdown-timeout",
+        type=click.IntRange(0),
+        default=30,
+        show_default=True,
+        help="Seconds that open requests may go on after SIGTERM.",
+    ),
+    click.option("--chat-template", type=FILE, help="Jinja file to render chats with."),
+    click.option("--conversation-date", metavar="YYYY-MM-DD", help="Date to tell the model."),
+    click.option(
+        "--reasoning-field",
+        type=click.Choice(["reasoning", "both"], case_sensitive=False),
+        default="reasoning",
+        show_default=True,
+        help="both = send reasoning as `reasoning_content` too.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(LEVELS, case_sensitive=False),
+        default="INFO",
+        show_default=True,
+        help="DEBUG logs a line a request.",
+    ),
+    click.option("--reasoning-parser", help="Ignored: harmony is always parsed."),
+    click.option("--tool-call-parser", "--tool-parser", help="Ignored: always on."),
+    click.option("--enable-auto-tool-choice", is_flag=True, help="Ignored: always on."),
+)
+
+
+def _server_options(command: F) -> F:
+    for option in reversed(_SERVER_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command(
+    "serve",
+    short_help="Serve a model over an OpenAI-compatible API.",
+    context_settings={"auto_envvar_prefix": "HAAST"},
+)
+@click.argument("model", required=False, type=FILE)
+@model_options
+@engine_options
+@max_batch_size(default=None, default_text="256 on a GPU, 8 on the CPU")
+@_server_options
+@config_file_option
+def command(model: Path | None, **options: Any) -> None:
+    """Serve MODEL (or --model-path) over an OpenAI-compatible API until SIGTERM.
+
+    Every option may also stand in HAAST_* variables, such as HAAST_PORT.
+    """
+    started = time.perf_counter()
+    logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    options["model_path"] = _model_path(model, options["model_path"])
+    for name in IGNORED:
+        if options[name]:
+            _log.info("--%s is ignored: harmony is always parsed", name.replace("_", "-"))
+    config = picked(EngineConfig, options)
+    settings = _settings(options)
+    url = f"http://{options['host']}:{options['port']}"
+
+    from haast.serve.client import EngineClient
+    from haast.serve.server import Listening, run
+
+    with ExitStack() as loading:
+        progress = loading.enter_context(byte_bar("loading"))
+
+        def on_ready(info: "EngineInfo") -> None:
+            loading.close()
+            print_warning(info.plan["warning"])
+            ready_s = time.perf_counter() - started
+            what = f"{settings.models[0]}, {info.kv_tokens} KV tokens, {ready_s:.1f} s"
+            click.echo(f"haast: ready at {url}, {what}", err=True)
+
+        listening = Listening(options["host"], options["port"], options["shutdown_timeout"])
+        template = options["chat_template"]
+        run(EngineClient(config), settings, listening, template, progress, on_ready)
+
+
+def _model_path(positional: Path | None, option: Path | None) -> Path | None:
+    if positional is not None and option is not None and positional != option:
+        raise click.UsageError(f"MODEL is {positional} and --model-path is {option}; give one")
+    return positional or option
+
+
+def _settings(options: dict[str, Any]) -> "Settings":
+    from haast.serve.service import Settings
+
+    path = options["model_path"]
+    return Settings(
+        models=options["models"] or ("haast-tiny" if path is None else str(path),),
+        api_keys=options["api_keys"],
+        allowed_origins=options["allowed_origins"],
+        conversation_date=options["conversation_date"],
+        mirrors_reasoning=options["reasoning_field"] == "both",
+    )

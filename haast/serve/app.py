@@ -1,0 +1,92 @@
+"""The application: routes, and what stands around them."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from haast.serve import chat, completions, endpoints
+from haast.serve.errors import MENDABLE, ApiError, api_error
+from haast.serve.middleware import ApiKeys, RequestIds
+from haast.serve.openapi import describe
+from haast.serve.responses import document
+from haast.serve.service import Service
+from haast.serve.sse import error_response
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
+    "/v1/chat/completions": ("POST", chat.completions),
+    "/v1/chat/completions/render": ("POST", chat.render),
+    "/v1/completions": ("POST", completions.completions),
+    "/v1/models": ("GET", endpoints.models),
+    "/v1/models/{name:path}": ("GET", endpoints.model),
+    "/tokenize": ("POST", endpoints.tokenize),
+    "/detokenize": ("POST", endpoints.detokenize),
+    "/health": ("GET", endpoints.health),
+    "/ping": ("GET", endpoints.ping),
+    "/version": ("GET", endpoints.version),
+    "/metrics": ("GET", endpoints.metrics),
+}
+
+
+def make_app(service: Service) -> Starlette:
+    """The ASGI application over a service."""
+    settings = service.settings
+    routes = [Route(path, e, methods=[method]) for path, (method, e) in ENDPOINTS.items()]
+    middleware = [
+        Middleware(RequestIds),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
+        ),
+    ]
+    if settings.api_keys:
+        middleware.append(Middleware(ApiKeys, keys=settings.api_keys))
+    app = Starlette(
+        routes=[*routes, Route("/openapi.json", _openapi)],
+        middleware=middleware,
+        exception_handlers={
+            **dict.fromkeys((ApiError, *MENDABLE), _on_error),
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_gone,
+            Exception: _on_bug,
+        },
+    )
+    app.state.service = service
+    return app
+
+
+async def _openapi(_request: Request) -> Response:
+    summaries = {
+        path.replace(":path", ""): (method, (endpoint.__doc__ or "").split("\n")[0])
+        for path, (method, endpoint) in ENDPOINTS.items()
+    }
+    return document(describe(summaries))
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    return error_response(api_error(error))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), error
+    message = f"{error.detail}: {request.method} {request.url.path}"
+    return error_response(ApiError(error.status_code, message, headers=error.headers))
+
+
+async def _on_gone(_request: Request, _error: Exception) -> Response:
+    """The client left while it was sending; nobody reads this."""
+    return document(None)
+
+
+async def _on_bug(_request: Request, _error: Exception) -> Response:
+    """Starlette raises it again, so that its traceback is logged."""
+    return error_response(ApiError(500, "internal server error", kind="server_error"))

@@ -1,0 +1,94 @@
+"""One answer to a chat: content, reasoning and tool calls, told apart by the harmony parser."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from haast.engine.request import SamplingParams, TokenLogprobs
+from haast.harmony import Delta, HarmonyParser, Reply, Tokenizer
+from haast.harmony.delta import Kind
+from haast.serve.answer import Answer, Piece
+
+
+class ChatAnswer(Answer):
+    """See `Answer`; stop strings are sought in the content only.
+
+    opened     ids of the message that the prompt leaves open
+    may_call   False: a call that the model writes all the same is dropped, as anomaly unasked_call
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        params: SamplingParams,
+        opened: Sequence[int] = (),
+        may_call: bool = True,
+    ) -> None:
+        super().__init__(tokenizer, params)
+        self._parser = HarmonyParser(tokenizer)
+        self._reply = Reply()
+        self._open: Kind | None = None
+        self._message = -1
+        self._num_calls = 0
+        self._may_call = may_call
+        self._goes_on = params.ignore_eos or params.min_tokens > 0
+        self._length = self._released = 0
+        read = [piece for token_id in opened for piece in self._read(self._parser.feed(token_id))]
+        # what the prompt wrote is no part of the answer, but a call has a name
+        self._owed = [replace(piece, text="") for piece in read if piece.name is not None]
+
+    def _feed(self, token_id: int, logprobs: TokenLogprobs | None) -> list[Piece]:
+        if self._open is not None and token_id not in self.tokenizer.special_ids:
+            self.reasoning_tokens += self._open == "reasoning"
+            if self._open == "content":
+                self._pending.add(self._length, token_id, logprobs)
+        return self._paid() + self._read(self._parser.feed(token_id))
+
+    def _end(self, reason: str) -> list[Piece]:
+        pieces = self._paid()
+        if not self._stops.is_found:
+            pieces += self._read(self._parser.finish()) + self._released_text(self._stops.flush())
+        has_called = self._may_call and self._num_calls > 0 and not self._stops.is_found
+        self.finish_reason = "tool_calls" if has_called and reason == "stop" else reason
+        self.anomalies = dict(self._parser.anomalies)
+        if self._num_calls and not self._may_call:
+            self.anomalies["unasked_call"] = self._num_calls
+        if self._goes_on:
+            self.anomalies.pop("after_stop", None)  # as the client wished
+        return pieces
+
+    def _paid(self) -> list[Piece]:
+        owed, self._owed = self._owed, []
+        return owed
+
+    def _read(self, deltas: Sequence[Delta]) -> list[Piece]:
+        pieces: list[Piece] = []
+        for delta in deltas:
+            is_new = delta.index != self._message
+            self._message = delta.index
+            self._open = None if delta.end else delta.kind
+            text = self._reply.add(delta)
+            if self._stops.is_found:
+                continue
+            if delta.kind == "tool_call":
+                pieces += self._call(delta, text, is_new)
+            elif delta.kind == "reasoning" and text:
+                pieces.append(Piece("reasoning", text))
+            elif text:
+                self._length += len(text)
+                pieces += self._released_text(self._stops.add(text))
+        return pieces
+
+    def _call(self, delta: Delta, text: str, is_new: bool) -> list[Piece]:
+        self._num_calls += is_new
+        if not self._may_call:
+            return []
+        name = (delta.recipient or "").removeprefix("functions.") if is_new else None
+        if name is None and not text:
+            return []
+        return [Piece("tool_call", text, call=self._num_calls - 1, name=name)]
+
+    def _released_text(self, text: str) -> list[Piece]:
+        if not text:
+            return []
+        self._released += len(text)
+        return [Piece("content", text, tokens=self._pending.release(self._released))]

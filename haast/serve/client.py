@@ -1,0 +1,247 @@
+"""EngineClient: the engine process, seen from the server's asyncio loop."""
+
+import asyncio
+from array import array
+from asyncio import FIRST_COMPLETED
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Self
+
+import msgspec
+
+from haast.config import EngineConfig
+from haast.engine.request import QueueFullError, RequestError, SamplingParams
+from haast.errors import HaastError
+from haast.serve.calls import Call, Calls
+from haast.serve.child import Child
+from haast.serve.messages import (
+    Cancel,
+    Dead,
+    EngineDownError,
+    EngineInfo,
+    EngineStats,
+    Progress,
+    Ready,
+    Refused,
+    Start,
+    Stepped,
+    Submit,
+    Tokens,
+    Unloadable,
+)
+
+__all__ = ["EngineClient", "EngineDownError", "EngineInfo", "EngineStats", "Tokens"]
+PROBE_PRIORITY = -(1 << 31)
+
+
+class EngineClient:
+    """Starts the engine process, runs calls on it and notices when it dies or hangs.
+
+    config  what the engine is to load
+    hang_s  seconds without a message, although calls are open, after which it is killed
+    module  what runs as the engine process
+    info    EngineInfo, once started
+    An async context: started inside, closed after.
+    """
+
+    info: EngineInfo
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        hang_s: float = 60.0,
+        module: str = "haast.serve.engine_process",
+    ) -> None:
+        self.config = config
+        self.hang_s = hang_s
+        self._module = module
+        self._child: Child | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._calls = Calls()
+        self._stats = EngineStats()
+        self._down_because: str | None = "the engine process was not started"
+        self._is_down = asyncio.Event()
+        self._has_token = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the model is loaded and calls are taken."""
+        return self._down_because is None
+
+    async def start(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Load the model in a new process; also after the last one died.
+
+        progress  called with bytes loaded and bytes in all
+        Raises HaastError for wishes and files that the user can mend, EngineDownError if the
+        process ends.
+        """
+        await self.close()
+        self._down_because = "the engine process is loading"
+        self._stats = EngineStats()
+        self._is_down.clear()
+        self._child = child = await Child.spawn(self._module)
+        ready = asyncio.get_running_loop().create_future()
+        work = (self._read(child, ready, progress), self._watch_end(child), self._watch_hang(child))
+        self._tasks = [asyncio.create_task(task) for task in work]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_end)
+        falling = asyncio.create_task(self.wait_down())
+        try:
+            child.send(Start(self.config))
+            await asyncio.wait([ready, falling], return_when=FIRST_COMPLETED)
+            if not ready.done():
+                raise EngineDownError(falling.result())
+            self.info = ready.result()
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            falling.cancel()
+        self._down_because = None
+
+    async def close(self) -> None:
+        """Have the process leave, within seconds; open calls end with EngineDownError."""
+        tasks, self._tasks = self._tasks, []
+        child, self._child = self._child, None
+        for task in tasks:
+            task.cancel()
+        self._fall("the engine process was closed")
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            if child is not None:
+                await child.stop()
+
+    async def wait_down(self) -> str:
+        """Until there is no engine any more; why."""
+        await self._is_down.wait()
+        return str(self._down_because)
+
+    async def generate(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        salt: str | None = None,
+    ) -> AsyncGenerator[Tokens, None]:
+        """Yield the news of the params.n answers to a prompt until all have ended.
+
+        Whoever takes them later than they come gets more tokens at a time. Closing the iterator or
+        cancelling its task cancels the answers that have not ended. `params.stop` is not sought:
+        the engine knows no text.
+
+        priority  lower = sooner
+        salt      prefixes are shared only with calls of the same salt
+        Raises RequestError and QueueFullError before the first, EngineDownError at any time.
+        """
+        call = self._submit(prompt_ids, params, priority, salt)
+        try:
+            while not call.is_done:
+                for tokens in await call.news():
+                    yield tokens
+        finally:
+            numbers = self._calls.forget(call)
+            if numbers and self._child is not None:
+                self._child.send(Cancel(numbers))
+
+    def stats(self) -> EngineStats:
+        """What the engine last told, at most 0.1 s ago while it works."""
+        return msgspec.structs.replace(self._stats, dead_because=self._down_because)
+
+    async def probe(self, timeout_s: float) -> None:
+        """Wait for a token that the engine decodes from now on: for a prompt of one token, ahead of
+        all calls, or for a call if that comes first.
+
+        Raises EngineDownError with the reason if none comes in time.
+        """
+        self._has_token.clear()
+        tasks = [asyncio.create_task(c) for c in (self._decode_one(), self._has_token.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if not done:
+            raise EngineDownError(f"the engine decoded no token within {timeout_s:g} s")
+
+    async def _decode_one(self) -> None:
+        params = SamplingParams(temperature=0, max_new_tokens=1)
+        try:
+            async for tokens in self.generate([0], params, priority=PROBE_PRIORITY):
+                if tokens.error is not None:
+                    raise EngineDownError(f"the engine decoded no token: {tokens.error}")
+        except QueueFullError:
+            await self._has_token.wait()  # of those who wait in it
+
+    def _submit(
+        self, prompt_ids: Sequence[int], params: SamplingParams, priority: int, salt: str | None
+    ) -> Call:
+        if self._down_because is not None:
+            raise EngineDownError(self._down_because)
+        assert self._child is not None
+        call = self._calls.open(params.n, params.logprobs is not None)
+        try:
+            prompt = array("i", prompt_ids).tobytes()
+            self._child.send(Submit(call.number, prompt, params, priority, salt))
+        except (TypeError, ValueError, OverflowError) as error:
+            self._calls.forget(call)
+            raise RequestError(f"the request holds a value that is not allowed: {error}") from None
+        return call
+
+    async def _read(
+        self,
+        child: Child,
+        ready: "asyncio.Future[EngineInfo]",
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        while True:
+            match await child.receive():
+                case Stepped() as stepped:
+                    self._stats = stepped.stats or self._stats
+                    self._calls.take(stepped)
+                    if stepped.numbers or any(news.token_ids for news in stepped.news):
+                        self._has_token.set()
+                case Refused() as refused:
+                    self._calls.refuse(refused)
+                case Progress(done, total):
+                    if progress is not None:
+                        progress(done, total)
+                case Ready(info):
+                    ready.set_result(info)
+                case Unloadable(message):
+                    ready.set_exception(HaastError(message))
+                case Dead(reason):
+                    self._fall(reason)
+
+    async def _watch_end(self, child: Child) -> None:
+        self._fall(await child.wait_end())
+
+    async def _watch_hang(self, child: Child) -> None:
+        await child.wait_hang(lambda: len(self._calls) > 0, self.hang_s)
+        self._fall(
+            f"the engine process (pid {child.pid}) hangs: {len(self._calls)} answers are open, but "
+            f"it told nothing for {self.hang_s:g} s; it was killed"
+        )
+        child.kill()
+
+    def _fall(self, reason: str) -> None:
+        """There is no engine from now on; the first reason is the one to tell."""
+        if not self._is_down.is_set():
+            self._down_because = reason
+            self._is_down.set()
+        self._calls.fail(str(self._down_because))
+
+    def _on_task_end(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fall(f"the engine process cannot be heard: {error!r}")

@@ -1,0 +1,57 @@
+"""The description of the API for programs: /openapi.json."""
+
+from typing import Any
+
+from haast import __version__
+from haast.serve.protocol import (
+    Body,
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    TokenizeBody,
+)
+
+_REF = "#/components/schemas/{model}"
+BODIES: dict[str, type[Body]] = {
+    "/v1/chat/completions": ChatBody,
+    "/v1/chat/completions/render": ChatBody,
+    "/v1/completions": CompletionBody,
+    "/tokenize": TokenizeBody,
+    "/detokenize": DetokenizeBody,
+}
+"""Path -> what is posted to it"""
+
+
+def describe(endpoints: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """An OpenAPI document.
+
+    endpoints  path -> (method, summary)
+    """
+    schemas: dict[str, Any] = {}
+    for body in BODIES.values():
+        schema = body.model_json_schema(ref_template=_REF)
+        schemas |= schema.pop("$defs", {}) | {body.__name__: schema}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "haast", "version": __version__},
+        "paths": {
+            path: {method.lower(): _operation(path, summary)}
+            for path, (method, summary) in endpoints.items()
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _operation(path: str, summary: str) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {"200": {"description": "the answer"}, "4XX": {"description": "error body"}},
+    }
+    if path in BODIES:
+        schema = {"$ref": _REF.format(model=BODIES[path].__name__)}
+        content = {"application/json": {"schema": schema}}
+        operation["requestBody"] = {"required": True, "content": content}
+    if "{" in path:
+        parameter = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+        operation["parameters"] = [parameter]
+    return operation
