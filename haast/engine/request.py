@@ -130,10 +130,6 @@ class Request:
         ids = list(self.prompt_ids[start:stop])
         return ids + self.output_ids[: stop - split] if stop > split else ids
 
-    def pending_ids(self, limit: int) -> list[int]:
-        """The next tokens, at most `limit`, whose keys and values are not yet computed."""
-        return self.token_ids(self.num_computed, min(self.num_computed + limit, self.num_tokens))
-
     def append(self, token_id: int) -> None:
         """Take a generated token; sets `finish_reason` if it is the last."""
         output_ids = self.output_ids

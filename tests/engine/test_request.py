@@ -69,14 +69,13 @@ def request(prompt=(5, 6, 7), num_tokens=3, stop=(9,), **params):
     return Request(prompt, SamplingParams(**params), 0, num_tokens, frozenset(stop))
 
 
-def test_pending_ids_follow_what_was_computed():
+def test_token_ids_span_prompt_and_output():
     one = request()
-    assert one.pending_ids(2) == [5, 6]
-    one.num_computed = 2
-    assert one.pending_ids(2) == [7]
-    one.num_computed = 3
+    assert one.token_ids(0, 2) == [5, 6]
+    assert one.token_ids(2, 3) == [7]
     one.append(8)
-    assert one.pending_ids(512) == [8]
+    assert one.token_ids(1, 4) == [6, 7, 8]
+    assert one.token_ids(3, 4) == [8]
     assert one.num_tokens == 4 and one.max_tokens == 6
 
 
