@@ -1,10 +1,12 @@
 """Grammars of llguidance: whether a text is one, and which tokens it allows next."""
 
 import ctypes
+import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from threading import Lock
+from typing import Any
 
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
 from llguidance.gbnf_to_lark import any_to_lark
@@ -12,29 +14,57 @@ from llguidance.gbnf_to_lark import any_to_lark
 from haast.engine.masks import Matcher
 from haast.engine.request import RequestError
 from haast.harmony import Tokenizer
+from haast.harmony.grammar import Piece, text_grammar
 
 MAX_GRAMMARS = 128
 """Compiled ones that are kept, those used last"""
+_WHITE_SPACE = r" |\n[ \t]{0,20}"
+"""Between two tokens of JSON: nothing, a space, or a line break and its indentation"""
 PARALLEL_FROM = 4
 """Masks from which on threads are worth waking: one takes 5 to 200 us"""
 
 
-@lru_cache(1024)
-def why_invalid(grammar: str) -> str | None:
-    """What is wrong with a grammar, in one line. Knows no vocabulary, so it is ready at once."""
-    is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
-    return _one_line(messages[0]) if is_error else None
+def json_piece(schema: Mapping[str, Any], *, is_strict: bool) -> Piece:
+    """JSON of a schema, laid out as people do it: a model may lose itself in white space.
+
+    is_strict  whether a keyword that cannot be enforced is an error, or left out
+    """
+    options = {"whitespace_pattern": _WHITE_SPACE, "lenient": not is_strict}
+    return {"json_schema": {**schema, "x-guidance": options}}
 
 
-def to_lark(text: str) -> str:
-    """A grammar in Lark's notation, or in the one of llama.cpp (GBNF), as Lark.
+def regex_piece(regex: str) -> Piece:
+    """Texts that match a regular expression (of Rust's kind) from end to end."""
+    made = json.loads(LLMatcher.grammar_from_regex(regex))["grammars"][0]
+    return {"lark_grammar": made["lark_grammar"]}
+
+
+def choice_piece(choices: Sequence[str]) -> Piece:
+    """One of some texts."""
+    quoted = (json.dumps(choice, ensure_ascii=False) for choice in choices)
+    return {"lark_grammar": f"start: {' | '.join(quoted)}"}
+
+
+def lark_piece(text: str) -> Piece:
+    """Texts of a grammar in Lark's notation, or in the one of llama.cpp (GBNF).
 
     Raises ValueError, in one line.
     """
     try:
-        return str(any_to_lark(text))
+        return {"lark_grammar": str(any_to_lark(text))}
     except Exception as error:  # of whatever kind: the converter has none of its own for most
         raise ValueError(_one_line(str(error)) or type(error).__name__) from None
+
+
+def why_invalid(piece: Piece) -> str | None:
+    """What is wrong with a grammar, in one line. Knows no vocabulary, so it is ready at once."""
+    return _why_invalid(text_grammar(piece))
+
+
+@lru_cache(1024)
+def _why_invalid(grammar: str) -> str | None:
+    is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+    return _one_line(messages[0]) if is_error else None
 
 
 class LlMatcher:
@@ -160,4 +190,4 @@ def _one_line(message: str) -> str:
     """The reason without the excerpts that follow it."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     reasons = [line.removeprefix("error: ") for line in lines[1:] if line.startswith("error: ")]
-    return ": ".join([*lines[:1], *reasons]).rstrip(":")
+    return ": ".join(part.rstrip(":") for part in [*lines[:1], *reasons])

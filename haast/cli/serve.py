@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
-IGNORED = ("reasoning_parser", "tool_call_parser", "enable_auto_tool_choice")
+IGNORED = {
+    "reasoning_parser": "harmony is always parsed",
+    "tool_call_parser": "harmony is always parsed",
+    "enable_auto_tool_choice": "harmony is always parsed",
+    "enable_structured_output": "structured output is always on",
+}
+"""Options of other servers -> why there is nothing to switch on"""
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _SERVER_OPTIONS = (
@@ -79,6 +85,7 @@ _SERVER_OPTIONS = (
     click.option("--reasoning-parser", help="Ignored: harmony is always parsed."),
     click.option("--tool-call-parser", "--tool-parser", help="Ignored: always on."),
     click.option("--enable-auto-tool-choice", is_flag=True, help="Ignored: always on."),
+    click.option("--enable-structured-output", is_flag=True, help="Ignored: always on."),
 )
 
 
@@ -108,9 +115,9 @@ def command(model: Path | None, **options: Any) -> None:
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     options["model_path"] = _model_path(model, options["model_path"])
-    for name in IGNORED:
+    for name, why in IGNORED.items():
         if options[name]:
-            _log.info("--%s is ignored: harmony is always parsed", name.replace("_", "-"))
+            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
     config = picked(EngineConfig, options)
     settings = _settings(options)
     url = f"http://{options['host']}:{options['port']}"
