@@ -15,7 +15,15 @@ from haast.grammars import (
     regex_piece,
     why_invalid,
 )
-from haast.harmony import CallRule, ReplyRules, Tokenizer, reply_grammar
+from haast.harmony import (
+    CallRule,
+    HarmonyParser,
+    Reply,
+    ReplyRules,
+    Tokenizer,
+    ToolCall,
+    reply_grammar,
+)
 from haast.harmony.grammar import text_grammar
 from haast.model.locate import demo_folder, packaged_folder
 
@@ -94,6 +102,18 @@ class Speaker:
         return count == len(token_ids) and may_end
 
 
+def read(speaker, reply):
+    """Reasoning, content and calls, in which the parser finds nothing odd."""
+    parser, folded = HarmonyParser(speaker.tokenizer), Reply()
+    for token_id in reply:
+        for delta in parser.feed(token_id):
+            folded.add(delta)
+    for delta in parser.finish():
+        folded.add(delta)
+    assert parser.anomalies == {}
+    return folded.reasoning, folded.content, folded.tool_calls
+
+
 @pytest.fixture(scope="module", params=PATHS)
 def speaker(request):
     return Speaker(PATHS[request.param])
@@ -107,6 +127,7 @@ def test_every_spelling_of_a_call(speaker):
         call = speaker.message("commentary", '{"word": "a"}', name, kind, is_late)
         reply = [*thought, *preamble, *call, speaker.special.call]
         assert speaker.takes(ReplyRules((LOOKUP, OTHER), may_answer=False), reply)
+        assert read(speaker, reply) == ("Hm é🦩.", "I look.", [ToolCall(name, '{"word": "a"}')])
         assert speaker.takes(ReplyRules((OTHER, LOOKUP)), reply[len(thought) :])
         assert speaker.takes(ReplyRules((LOOKUP,)), reply) == (name == "lookup")
         assert not speaker.takes(ReplyRules(), reply)
@@ -136,6 +157,7 @@ def test_answers_have_their_format(speaker):
     for kind in ("", "json", "spaced"):
         answer = speaker.message("final", '{"word":\n  "é🦩"}', kind=kind)
         assert speaker.takes(word, [*thought, *answer]) and speaker.takes(word, answer)
+        assert read(speaker, [*thought, *answer])[:2] == ("Hm.", '{"word":\n  "é🦩"}')
         assert not speaker.takes(word, answer[:-1])
     odd = 'n"o\n🦩\\'
     choice = ReplyRules(answer=choice_piece(["yes", odd]))

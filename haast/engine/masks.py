@@ -80,10 +80,12 @@ class Constraint:
 
 def mask_of(token_ids: Iterable[int]) -> int:
     """A mask as a whole number."""
-    mask = 0
-    for token_id in token_ids:
-        mask |= 1 << token_id
-    return mask
+    mask = bytearray()
+    for token_id in sorted(token_ids):
+        at = token_id // 8
+        mask += bytes(at + 1 - len(mask))
+        mask[at] |= 1 << token_id % 8
+    return int.from_bytes(mask, "little")
 
 
 class MaskFiller:

