@@ -180,6 +180,7 @@ def test_budgets_end_thoughts_exactly(speaker):
     assert not speaker.takes(rules, [*thought, *thought, *final])
     none = ReplyRules((LOOKUP,), thinking_budget=0)
     assert speaker.takes(none, final) and not speaker.takes(none, [*thought, *final])
+    assert not speaker.takes(none, [*speaker.message("analysis", ""), *speaker.next, *final])
 
 
 def test_texts(speaker):

@@ -62,6 +62,12 @@ def test_siblings_have_matchers_of_their_own(parameters):
     assert all(len(ids) == 5 and ids[-1] == END for ids in alone)
 
 
+def test_an_end_that_the_grammar_forces_comes_before_min_tokens(parameters):
+    one = ask(prompt_of(30), 6, grammar="end 2", min_tokens=6, logit_bias={4: 1.0})
+    (request,) = run(load_small(parameters, stop_ids=STOPS), [one])
+    assert request.output_ids[2:] == [END] * 4 and END not in request.output_ids[:2]
+
+
 def test_logprobs_are_of_raw_logits(parameters):
     one = ask(prompt_of(30), 6, grammar="3", logprobs=2)
     (request,) = run(load_small(parameters), [one, ask(prompt_of(9), 3)])[:1]
