@@ -257,12 +257,15 @@ __device__ void unpack_pages(PackedMemory& packed, int thread) {
   Ring<STAGES> k(1), v(1);
   for (Ring<PACKED_STAGES> ring(0);; ring.next()) {
     wait(smem_u32(&packed.full[ring.stage]), ring.phase);
-    const Item item = packed.items[ring.stage];
-    if (item.kind == Item::END) return;
-    const bool is_v = item.kind == Item::VALUES;
+    // The lane that reads it is the one that says it was read.
+    Item item{};
+    if (thread % 32 == 0) item = packed.items[ring.stage];
+    const int kind = __shfl_sync(~0u, item.kind, 0), valid = __shfl_sync(~0u, item.valid, 0);
+    if (kind == Item::END) return;
+    const bool is_v = kind == Item::VALUES;
     Ring<STAGES> to = is_v ? v : k;
     wait(smem_u32(&(is_v ? m.empty_v : m.empty_k)[to.stage]), to.phase);
-    unpack(smem_u32(packed.pages[ring.stage]), smem_u32((is_v ? m.v : m.k)[to.stage]), item.valid,
+    unpack(smem_u32(packed.pages[ring.stage]), smem_u32((is_v ? m.v : m.k)[to.stage]), valid,
            thread);
     if (thread % 32 == 0) {
       arrive(smem_u32(&packed.empty[ring.stage]));
