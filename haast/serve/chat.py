@@ -23,7 +23,7 @@ from haast.serve.sampling import chat_params, check_length
 from haast.serve.service import Service
 from haast.serve.sse import EventStream, unless_gone
 
-_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
+EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 """Efforts of other models -> the nearest that gpt-oss has"""
 
 
@@ -70,7 +70,7 @@ async def chat_ids(request: Request, body: ChatBody | TokenizeBody) -> list[int]
     if isinstance(body, ChatBody):
         effort = _effort(body)
         tools = tools if _may_call(body) else None
-    effort = _EFFORTS.get(effort or "", effort or "medium")
+    effort = EFFORTS.get(effort or "", effort or "medium")
     date = service.settings.conversation_date
     options = ChatOptions(cast(Effort, effort), date, tools)
     if is_large(request):
