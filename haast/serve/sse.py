@@ -88,6 +88,8 @@ class EventStream(Response):
             async with aclosing(self._events) as events:
                 async for data in events:
                     await self._write(send, data)
+            if not self._is_started:
+                await self._write(send, b"")  # no event is no error
         except (*MENDABLE, ApiError) as error:
             told = api_error(error)
             if not self._is_started:
