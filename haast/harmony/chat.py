@@ -62,8 +62,8 @@ def _assistant(
             f"messages[{index}] (assistant) has no content; allowed without it: tool_calls"
         )
     text = "" if entry.get("content") is None else _text(index, entry)
-    if text or (not calls and entry.get("content") is not None):
-        is_preamble = bool(calls) or entry.get("phase") == "commentary"
+    is_preamble = bool(calls) or entry.get("phase") == "commentary"
+    if text or (not is_preamble and entry.get("content") is not None):
         yield Message("assistant", text, channel="commentary" if is_preamble else "final")
     for position, call in enumerate(calls):
         yield _tool_call(f"messages[{index}].tool_calls[{position}]", call, names)

@@ -1,5 +1,6 @@
 """/v1/responses: the same streamed and whole, whatever the model says."""
 
+import asyncio
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from ..fake_client import tokens
 from .conftest import Api
 from .spoken import NEXT, SPECIAL, TOKENIZER, call, message, news, says, thought_and_said
 from .test_answers import PART, TEXT
+from .test_streams import Client, is_asked, leave_when
 from .told import final, respond, streamed, texts, told, whole
 
 CHANNELS = {"analysis": "reasoning", "commentary": "commentary", "final": "final_answer"}
@@ -184,3 +186,13 @@ def test_an_error_after_a_ping_is_told_as_a_failed_response():
     events = told(respond(api, stream=True))
     assert [e["type"] for e in events] == ["response.created", "response.failed"]
     assert final(events)["error"] == {"code": "rate_limit_exceeded", "message": "full"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels(stream):
+    api = Api(lambda prompt, params: [*news(message("final", "one two"), params)[:-1], 20.0])
+    client = Client(api, "/v1/responses", input="Hello", stream=stream)
+    holds = (lambda client: '"one"' in client.text) if stream else is_asked(api)
+    asyncio.run(leave_when(client, api.engine, holds))
+    assert (api.engine.num_open, api.engine.num_cancelled) == (0, 1)
+    assert len(api.service.responses) == 0 and api.service.metrics.ended == {"abort": 1}
