@@ -37,15 +37,15 @@ class ResponseAnswer(ChatAnswer):
     def _content(self, delta: Delta, is_new: bool) -> list[Piece]:
         self._length += len(delta.text)
         text = self._stops.add(delta.text)
-        is_whole = delta.end and not self._stops.is_found
-        text += self._stops.flush() if is_whole else ""
+        if delta.end and not self._stops.is_found:
+            text += self._stops.flush()
         self._released += len(text)
-        released = self._pending.rest() if is_whole else self._pending.release(self._released)
         is_preamble = delta.channel == "commentary"
         # an empty answer is one, too
         if not text and (is_preamble or not is_new):
             return []
-        return [Piece("content", text, tokens=released, is_preamble=is_preamble)]
+        tokens = self._pending.release(self._released)
+        return [Piece("content", text, tokens=tokens, is_preamble=is_preamble)]
 
     def _end(self, reason: str) -> list[Piece]:
         self.is_cut = reason == "length" and self._open is not None

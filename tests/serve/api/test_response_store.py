@@ -70,6 +70,16 @@ def test_a_conversation_outlives_its_first_responses():
     assert store.num_bytes == 0 and store.delete("b") is None
 
 
+def test_an_item_given_again_is_found_as_long_as_its_last_response_is_kept():
+    store = ResponseStore(1 << 20)
+    for name in "ab":
+        store.put(Stored(name, new_turn([item("same", name)], None), b"1"))
+    store.delete("a")
+    assert store.find_item("same") == item("same", "b")
+    store.delete("b")
+    assert store.find_item("same") is None and not store._places, "nothing is left behind"
+
+
 def test_a_branch_keeps_what_it_shares():
     store = ResponseStore(1 << 20)
     root = stored("root")
@@ -131,6 +141,7 @@ def test_input_items_by_the_page(api):
     assert page() == (list(range(24, 4, -1)), True)
     assert page("after=msg_5") == (list(range(4, -1, -1)), False)
     assert page("order=asc&limit=2") == ([0, 1], True)
+    assert page("limit=25") == (list(range(24, -1, -1)), False)
     assert page("order=asc&limit=100&after=msg_3") == (list(range(4, 25)), False)
     assert api.http.get(f"{path}?after=msg_0").json()["data"] == []
     for query in ("order=up", "limit=0", "limit=101", "limit=x", "after=msg_99"):
