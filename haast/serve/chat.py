@@ -23,8 +23,13 @@ from haast.serve.sampling import chat_params, check_length
 from haast.serve.service import Service
 from haast.serve.sse import EventStream, unless_gone
 
-EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
+_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 """Efforts of other models -> the nearest that gpt-oss has"""
+
+
+def nearest_effort(given: str | None) -> str:
+    """The effort to tell gpt-oss; medium if none is given."""
+    return _EFFORTS.get(given or "", given or "medium")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ async def chat_ids(request: Request, body: ChatBody | TokenizeBody) -> list[int]
     if isinstance(body, ChatBody):
         effort = _effort(body)
         tools = tools if _may_call(body) else None
-    effort = EFFORTS.get(effort or "", effort or "medium")
+    effort = _EFFORTS.get(effort or "", effort or "medium")
     date = service.settings.conversation_date
     options = ChatOptions(cast(Effort, effort), date, tools)
     if is_large(request):

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from haast.engine.request import SamplingParams
 from haast.harmony.messages import Effort
-from haast.serve.chat import EFFORTS
+from haast.serve.chat import nearest_effort
 from haast.serve.errors import invalid
 from haast.serve.fields import REFUSED, check_extra, check_value
 from haast.serve.protocol import GenerationBody, StreamOptions
@@ -122,8 +122,8 @@ class ResponseBody(GenerationBody):
     @property
     def effort(self) -> Effort:
         """What gpt-oss is told; `check_body` has seen that there is such an effort."""
-        given = (self.reasoning and self.reasoning.effort) or "medium"
-        return cast(Effort, EFFORTS.get(given, given))
+        given = self.reasoning.effort if self.reasoning else None
+        return cast(Effort, nearest_effort(given))
 
     def includes(self, what: str) -> bool:
         return what in (self.include or ())

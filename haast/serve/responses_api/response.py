@@ -7,6 +7,7 @@ from haast.engine.request import SamplingParams
 from haast.serve.answer import Piece
 from haast.serve.errors import ApiError
 from haast.serve.responses_api.body import ResponseBody
+from haast.serve.responses_api.constraint import TEXT
 from haast.serve.responses_api.items import Item
 from haast.serve.responses_api.output import Event, Output
 
@@ -131,7 +132,7 @@ def head_of(
         "service_tier": "default",
         "store": is_stored,
         "temperature": params.temperature,
-        "text": {"format": {"type": "text"}, "verbosity": "medium"},
+        "text": {"format": (body.text and body.text.format) or TEXT, "verbosity": "medium"},
         "tool_choice": body.tool_choice or "auto",
         "tools": [_tool(tool) for tool in body.tools or ()],
         "top_logprobs": body.top_logprobs or 0,

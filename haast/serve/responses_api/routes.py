@@ -12,7 +12,7 @@ from haast.serve.responses import document
 from haast.serve.responses_api import run
 from haast.serve.responses_api.background import encoded
 from haast.serve.responses_api.body import ENCRYPTED, LOGPROBS, ResponseBody, check_body
-from haast.serve.responses_api.constraint import check_constraint
+from haast.serve.responses_api.constraint import constraint_of
 from haast.serve.responses_api.items import Item
 from haast.serve.responses_api.store import Stored
 from haast.serve.sse import EventStream, unless_gone
@@ -90,9 +90,9 @@ async def input_tokens(request: Request) -> Response:
     """How many tokens the prompt of a response would have; nothing is generated."""
     body = await read_body(request, ResponseBody)
     check_body(body)
-    check_constraint(body)
+    constraint = constraint_of(body)
     turn = run.turn_of(service_of(request), body)
-    ids = await run.prompt_of(request, body, turn, body.params())
+    ids = await run.prompt_of(request, body, turn, constraint)
     return document({"object": "response.input_tokens", "input_tokens": len(ids)})
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.requests import Request
 
-from haast.engine.request import SamplingParams
 from haast.harmony import ConversationError, TemplateError
 from haast.prompt import ChatOptions, opened_message
 from haast.serve.errors import MENDABLE, ApiError, api_error, invalid
@@ -17,7 +16,7 @@ from haast.serve.requests import IN_A_THREAD, service_of
 from haast.serve.responses_api.answer import ResponseAnswer
 from haast.serve.responses_api.background import Background, encoded
 from haast.serve.responses_api.body import ENCRYPTED, LOGPROBS, ResponseBody, check_body
-from haast.serve.responses_api.constraint import check_constraint, may_call
+from haast.serve.responses_api.constraint import Constraint, constraint_of
 from haast.serve.responses_api.conversation import fitted, renamed, to_chat, to_tools
 from haast.serve.responses_api.items import item_id, read_items
 from haast.serve.responses_api.output import Event, Output
@@ -62,15 +61,16 @@ async def prepare(request: Request, body: ResponseBody) -> Job:
     """Raises ApiError."""
     service = service_of(request)
     check_body(body)
-    check_constraint(body)
+    constraint = constraint_of(body)
     is_stored = body.store is not False and service.responses.is_on
     if body.background and not is_stored:
         raise invalid("background", "background is only allowed when the response is stored")
     params = body.params()
     turn = turn_of(service, body)
-    prompt_ids = await prompt_of(request, body, turn, params)
+    prompt_ids = await prompt_of(request, body, turn, constraint)
+    check_length(prompt_ids, params, service.max_length, "input")
     opened = opened_message(prompt_ids, service.tokenizer)
-    answer = ResponseAnswer(service.tokenizer, params, opened, may_call(body))
+    answer = ResponseAnswer(service.tokenizer, params, opened, constraint.may_call)
     name = item_id("resp")
     output = Output(service.tokenizer, body.includes(LOGPROBS), body.includes(ENCRYPTED))
     head = head_of(body, params, name, service.model, is_stored)
@@ -98,22 +98,21 @@ def turn_of(service: Service, body: ResponseBody) -> Turn:
 
 
 async def prompt_of(
-    request: Request, body: ResponseBody, turn: Turn, params: SamplingParams
+    request: Request, body: ResponseBody, turn: Turn, constraint: Constraint
 ) -> list[int]:
     """Token ids of the prompt. Raises ApiError."""
     service = service_of(request)
-    args = (service, body, turn, params)
+    args = (service, body, turn, constraint)
     size = request.state.body_bytes + turn.total_bytes
-    ids = await asyncio.to_thread(_render, *args) if size >= IN_A_THREAD else _render(*args)
-    check_length(ids, params, service.max_length, "input")
-    return ids
+    return await asyncio.to_thread(_render, *args) if size >= IN_A_THREAD else _render(*args)
 
 
-def _render(service: Service, body: ResponseBody, turn: Turn, params: SamplingParams) -> list[int]:
+def _render(service: Service, body: ResponseBody, turn: Turn, constraint: Constraint) -> list[int]:
     items = turn.context()
     chat, origins = to_chat(items, body.instructions)
-    tools = to_tools(body.tools) if may_call(body) else None
-    options = ChatOptions(body.effort, service.settings.conversation_date, tools)
+    tools = to_tools(body.tools)
+    offered = tools if constraint.may_call else None
+    options = ChatOptions(body.effort, service.settings.conversation_date, offered)
 
     def render(messages: list[dict[str, Any]]) -> list[int]:
         return service.prompts.ids(messages, options)
@@ -121,7 +120,7 @@ def _render(service: Service, body: ResponseBody, turn: Turn, params: SamplingPa
     try:
         if body.truncation != "auto":
             return render(chat)
-        room = params.max_new_tokens or service.max_length // 8
+        room = body.max_output_tokens or service.max_length // 8
         return fitted(render, chat, service.max_length - room)
     except (ConversationError, TemplateError) as error:
         num_before = len(items) - len(turn.ids)

@@ -124,6 +124,7 @@ REFUSED = [
     ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "tool_choice"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ({"tools": [TOOL, {"type": "custom", "name": "a"}]}, "tools[1].type"),
+    ({"tools": [{"type": "web_search"}], "tool_choice": "none"}, "tools[0].type"),
     ({"tools": [{"type": "function"}]}, "tools[0].name"),
     ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
     ({"tools": [FUNCTION | {"parameters": 1}]}, "tools[0].parameters"),
@@ -203,6 +204,8 @@ def test_a_prompt_that_is_too_long(api):
     assert named == "input" and "maximum context length is 640 tokens" in text
     named, text = refused(api, max_output_tokens=640)
     assert named == "input" and "640 in the completion" in text
+    counted = api.post("/v1/responses/input_tokens", input="w " * 700).json()
+    assert counted["input_tokens"] > 640
 
 
 def test_the_users_stop_token_is_no_part_of_the_answer():
