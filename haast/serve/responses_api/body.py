@@ -8,7 +8,7 @@ from haast.engine.request import SamplingParams
 from haast.harmony.messages import Effort
 from haast.serve.chat import nearest_effort
 from haast.serve.errors import invalid
-from haast.serve.fields import REFUSED, check_extra, check_value
+from haast.serve.fields import REFUSED_IN_CHAT, check_extra, check_value
 from haast.serve.protocol import GenerationBody, StreamOptions
 from haast.serve.sampling import response_params
 
@@ -37,7 +37,9 @@ MOVED = {
 """Fields of chat completions -> where the Responses API has them"""
 _NONE: tuple[Any, ...] = ()
 _OWN = ("store", "service_tier", *MOVED)
-REFUSED_IN_RESPONSES = {name: v for name, v in REFUSED.items() if name not in _OWN} | {
+REFUSED_IN_RESPONSES = {
+    name: allowed for name, allowed in REFUSED_IN_CHAT.items() if name not in _OWN
+} | {
     "structured_outputs": _NONE,
     "guided_json": _NONE,
     "guided_regex": _NONE,
@@ -50,6 +52,7 @@ REFUSED_IN_RESPONSES = {name: v for name, v in REFUSED.items() if name not in _O
     "context_management": ([],),
     "background_options": _NONE,
     "access_programs": _NONE,
+    "image": _NONE,
     "prompt_cache_options": _NONE,
 }
 _VALUES: dict[str, tuple[Any, ...]] = {

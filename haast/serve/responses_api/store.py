@@ -153,12 +153,16 @@ class ResponseStore:
         self._release(stored.turn)
         return stored
 
+    @property
+    def _is_over(self) -> bool:
+        return self.num_bytes > self._max_bytes or len(self._stored) > self._max_responses
+
     def _shrink(self) -> None:
-        for name, stored in list(self._stored.items()):
-            if self.num_bytes <= self._max_bytes and len(self._stored) <= self._max_responses:
-                return
+        for name, stored in list(self._stored.items()) if self._is_over else ():
             if not stored.is_running:
                 self.delete(name)
+            if not self._is_over:
+                return
 
     def _hold(self, turn: Turn) -> None:
         for each in _back_from(turn):

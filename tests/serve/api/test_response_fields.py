@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 
 from haast.engine.request import SamplingParams
 from haast.serve import fields
@@ -175,6 +176,12 @@ def test_known_fields_that_cannot_be_honoured(api, name):
     for allowed in (None, *bodies.REFUSED_IN_RESPONSES[name]):
         assert respond(api, **{name: allowed}).status_code == 200
     assert refused(api, **{name: "something else"})[0] == name
+
+
+def test_no_field_of_openai_is_unknown():
+    theirs = set(ResponseCreateParamsNonStreaming.__annotations__)
+    known = bodies.ResponseBody.model_fields.keys() | bodies.REFUSED_IN_RESPONSES.keys()
+    assert len(theirs) > 30 and theirs - known - fields.HARMLESS == set()
 
 
 def test_what_only_tools_of_others_have_may_be_included(api, caplog):
