@@ -32,8 +32,9 @@ _UNFINISHED = ("queued", "in_progress", "failed")
 class Job:
     """A request that was checked and rendered.
 
-    answer  the only one of its generation
-    turn    input of the response, and the conversation that it goes on with
+    answer     the only one of its generation
+    turn       input of the response, and the conversation that it goes on with
+    is_stored  whether clients may come back to it
     """
 
     service: Service
@@ -128,7 +129,10 @@ def _render(service: Service, body: ResponseBody, turn: Turn, constraint: Constr
 
 
 async def told(job: Job) -> AsyncGenerator[list[Event], None]:
-    """Events of a response from its beginning in the engine to its end; it is kept by then."""
+    """Events of a response from its beginning in the engine to its end.
+
+    One that does not run in the background is kept before its last events are told.
+    """
     response, answer = job.response, job.answer
     async with aclosing(follow(job.service, job.generation)) as news:
         events: list[Event] | None = None
