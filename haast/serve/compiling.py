@@ -42,8 +42,13 @@ class Compiling:
         """Calls that need not wait any more, in their order; what is no grammar is found out again
         when the call is submitted.
         """
-        ready = [call for call, done in self._calls if done.done()]
-        self._calls = [(call, done) for call, done in self._calls if not done.done()]
+        ready, waiting = [], []
+        for call, done in self._calls:
+            if done.done():  # asked once: it may become so at any time
+                ready.append(call)
+            else:
+                waiting.append((call, done))
+        self._calls = waiting
         return ready
 
     @cached_property

@@ -104,6 +104,22 @@ def test_others_go_on_while_a_grammar_is_compiled(desk):
     assert desk.told(2) == (answer([3], 3), "length")
 
 
+def test_a_grammar_that_is_done_at_any_moment_loses_no_call():
+    class Future:
+        """Done from the second time on that it is asked."""
+
+        def __init__(self):
+            self.answers = iter([False])
+
+        def done(self):
+            return next(self.answers, True)
+
+    compiling = Compiling(None)
+    compiling._calls = [(submit(0, [1], grammar="x"), Future())]
+    taken = compiling.take() + compiling.take()
+    assert [call.number for call in taken] == [0] and not compiling
+
+
 def test_a_cancelled_call_is_forgotten(desk):
     desk.turn(submit(0, [1], grammar="a", n=2), submit(2, [1], grammar="a"))
     desk.turn(Cancel([0, 1]))
