@@ -1,7 +1,7 @@
 """POST /v1/chat/completions and its render: requests to generations, answers to bodies."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -23,7 +23,7 @@ from haast.serve.responses import document
 from haast.serve.sampling import chat_params, check_length
 from haast.serve.service import Service
 from haast.serve.sse import EventStream, unless_gone
-from haast.serve.structure import chat_grammar, needs_grammar
+from haast.serve.structure import Structure, held
 from haast.serve.tool_choice import tool_choice_of
 
 _EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
@@ -95,17 +95,14 @@ async def _prepare(request: Request) -> Chat:
     service = service_of(request)
     body = await read_body(request, ChatBody)
     check_extra(body, REFUSED_IN_CHAT)
-    choice = tool_choice_of(body)
+    choice = tool_choice_of(body.tool_choice, body.tools or ())
     params = chat_params(body)
     form = await asyncio.to_thread(format_of, body) if asks_for_format(body) else None
     prompt_ids = await chat_ids(request, body, None if form is None else form.told)
     check_length(prompt_ids, params, service.max_length, "messages")
     opened = opened_message(prompt_ids, service.tokenizer)
-    if needs_grammar(body, choice, form):
-        if opened:
-            raise invalid("messages", "the chat template begins the answer, which leaves no room")
-        grammar = await asyncio.to_thread(chat_grammar, body, choice, form, service.tokenizer)
-        params = replace(params, grammar=grammar)
+    structure = Structure(choice, body.tools or (), form, body.thinking_token_budget)
+    params = await held(params, structure, opened, service.tokenizer)
     may_call = choice.mode != "none"
     answers = [ChatAnswer(service.tokenizer, params, opened, may_call) for _ in range(params.n)]
     generation = Generation(

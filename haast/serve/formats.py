@@ -31,19 +31,24 @@ class Format:
 
 
 def asks_for_format(body: GenerationBody) -> bool:
-    """Whether `format_of` has anything to look at."""
+    """Whether `format_of` has anything to look at, `given` aside."""
     guided = (getattr(body, f"guided_{kind}") for kind in _GUIDED)
     return any(
         given is not None for given in (body.response_format, body.structured_outputs, *guided)
     )
 
 
-def format_of(body: GenerationBody) -> Format | None:
+def format_of(
+    body: GenerationBody, given: Mapping[str, Any] | None = None, field: str = ""
+) -> Format | None:
     """The one format that a request asks for; a schema takes milliseconds to check.
 
+    given, field  what the Responses API has in place of `response_format`, and its name
     Raises ApiError 400 naming the field.
     """
-    found = [*_of_response_format(body), *_of_structured_outputs(body), *_of_guided(body)]
+    given = body.response_format if given is None else given
+    of_openai = _of_response_format(given, field or "response_format")
+    found = [*of_openai, *_of_structured_outputs(body), *_of_guided(body)]
     if not found:
         return None
     if len(found) > 1:
@@ -71,18 +76,18 @@ def schema_piece(field: str, schema: object, *, is_strict: bool) -> Piece:
     return json_piece(schema, is_strict=is_strict)
 
 
-def _of_response_format(body: GenerationBody) -> Iterator[Format]:
-    given = body.response_format
+def _of_response_format(given: Mapping[str, Any] | None, field: str) -> Iterator[Format]:
     if given is None or given.get("type") == "text":
         return
     if given.get("type") == "json_object":
-        yield _made("response_format", "json_object", True)
-    elif given.get("type") == "json_schema":
-        yield _of_json_schema("response_format.json_schema", given.get("json_schema"))
-    else:
+        yield _made(field, "json_object", True)
+    elif given.get("type") != "json_schema":
         kind, allowed = given.get("type"), "'text', 'json_object', 'json_schema'"
-        message = f"response_format.type is {kind!r}; allowed: {allowed}"
-        raise invalid("response_format.type", message)
+        raise invalid(f"{field}.type", f"{field}.type is {kind!r}; allowed: {allowed}")
+    elif field == "response_format":
+        yield _of_json_schema(f"{field}.json_schema", given.get("json_schema"))
+    else:
+        yield _of_json_schema(field, given)
 
 
 def _of_json_schema(field: str, given: object) -> Format:

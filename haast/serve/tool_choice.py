@@ -1,11 +1,10 @@
 """Which tools a chat may call, and whether it has to call one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from haast.serve.errors import invalid
-from haast.serve.protocol import ChatBody
 
 Mode = Literal["auto", "none", "required"]
 _WITH_CALLS: tuple[Mode, ...] = ("auto", "required")
@@ -26,10 +25,10 @@ class ToolChoice:
         return self.mode != "none" and (self.names is None or name in self.names)
 
 
-def tool_choice_of(body: ChatBody) -> ToolChoice:
+def tool_choice_of(given: str | Mapping[str, Any] | None, tools: Collection[Any]) -> ToolChoice:
     """Raises ApiError 400 naming `tool_choice`, or the part of it that is wrong."""
-    choice = _read(body.tool_choice)
-    if choice.mode == "required" and not body.tools:
+    choice = _read(given)
+    if choice.mode == "required" and not tools:
         raise invalid("tool_choice", "tool_choice asks for a call, but there are no tools")
     return choice
 

@@ -128,6 +128,18 @@ def test_answers_match(client, extra, pattern):
         assert re.fullmatch(pattern, choice.text) and choice.finish_reason == "stop"
 
 
+def test_responses_are_parsed(client):
+    wanted = {"model": "haast-tiny", "input": EAGLE, "temperature": 1.0, "max_output_tokens": 120}
+    wanted |= SHORT | {"reasoning": {"effort": "low"}}
+    parsed = client.responses.parse(text_format=Animal, **wanted)
+    assert parsed.status == "completed" and isinstance(parsed.output_parsed, Animal)
+    flat = COUNT["function"] | {"type": "function"}
+    forced = client.responses.create(tools=[flat], tool_choice="required", **wanted)
+    (call,) = (item for item in forced.output if item.type == "function_call")
+    assert call.name == "count_words" and not forced.output_text
+    assert_counts(call.arguments)
+
+
 def test_many_texts_of_a_schema(client):
     form = {"type": "json_schema", "json_schema": {"schema": COUNT_SCHEMA, "strict": True}}
     made = client.completions.create(
