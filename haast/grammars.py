@@ -21,7 +21,7 @@ MAX_GRAMMARS = 128
 _WHITE_SPACE = r" |\n[ \t]{0,20}"
 """Between two tokens of JSON: nothing, a space, or a line break and its indentation"""
 PARALLEL_FROM = 4
-"""Masks from which on threads are worth waking: one takes 5 to 200 us"""
+"""Masks from which on threads are worth waking: one takes 8 us, seldom 200"""
 
 
 def json_piece(schema: Mapping[str, Any], *, is_strict: bool) -> Piece:

@@ -46,12 +46,12 @@ def reply_grammar(rules: ReplyRules, tokenizer: Tokenizer) -> str:
     if rules.may_answer and rules.answer is not None:
         pieces["answer"] = rules.answer
     named = [{"name": name, **piece} for name, piece in pieces.items()]
-    return json.dumps({"grammars": [{"lark_grammar": lark}, *named]}, ensure_ascii=False)
+    return json.dumps({"grammars": [{"lark_grammar": lark}, *named]})
 
 
 def text_grammar(piece: Piece) -> str:
     """A whole text that has to be something."""
-    return json.dumps({"grammars": [piece]}, ensure_ascii=False)
+    return json.dumps({"grammars": [piece]})
 
 
 class _Headers:
