@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from haast.config import EngineConfig
-from haast.engine.request import QueueFullError, RequestError, SamplingParams
+from haast.engine.request import RequestError, SamplingParams
 from haast.errors import HaastError
 from haast.serve.calls import Call, Calls
 from haast.serve.child import Child
@@ -28,9 +28,9 @@ from haast.serve.messages import (
     Tokens,
     Unloadable,
 )
+from haast.serve.probe import probe
 
 __all__ = ["EngineClient", "EngineDownError", "EngineInfo", "EngineStats", "Tokens"]
-PROBE_PRIORITY = -(1 << 31)
 
 
 class EngineClient:
@@ -152,37 +152,21 @@ class EngineClient:
             if numbers and self._child is not None:
                 self._child.send(Cancel(numbers))
 
+    def cancel(self, number: int) -> None:
+        """End one answer of an open call, whose others go on; its last news say so."""
+        if self._calls.cancel(number) and self._child is not None:
+            self._child.send(Cancel([number]))
+
     def stats(self) -> EngineStats:
         """What the engine last told, at most 0.1 s ago while it works."""
         return msgspec.structs.replace(self._stats, dead_because=self._down_because)
 
     async def probe(self, timeout_s: float) -> None:
-        """Wait for a token that the engine decodes from now on: for a prompt of one token, ahead of
-        all calls, or for a call if that comes first.
+        """Wait for a token that the engine decodes from now on, its own or another call's.
 
         Raises EngineDownError with the reason if none comes in time.
         """
-        self._has_token.clear()
-        tasks = [asyncio.create_task(c) for c in (self._decode_one(), self._has_token.wait())]
-        try:
-            done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if not done:
-            raise EngineDownError(f"the engine decoded no token within {timeout_s:g} s")
-
-    async def _decode_one(self) -> None:
-        params = SamplingParams(temperature=0, max_new_tokens=1)
-        try:
-            async for tokens in self.generate([0], params, priority=PROBE_PRIORITY):
-                if tokens.error is not None:
-                    raise EngineDownError(f"the engine decoded no token: {tokens.error}")
-        except QueueFullError:
-            await self._has_token.wait()  # of those who wait in it
+        await probe(self.generate, self._has_token, timeout_s)
 
     def _submit(
         self, prompt_ids: Sequence[int], params: SamplingParams, priority: int, salt: str | None

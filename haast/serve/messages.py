@@ -22,6 +22,7 @@ class Tokens(NamedTuple):
     finish_reason  stop, length, cancelled or error
     cached_tokens  prompt tokens that were found in the prefix cache
     error          why it ended, if that was an error
+    number         which of all answers, for `EngineClient.cancel`
     """
 
     index: int  # type: ignore[assignment]  # tuple.index: nobody searches in this one
@@ -30,6 +31,7 @@ class Tokens(NamedTuple):
     finish_reason: FinishReason | None
     cached_tokens: int
     error: str | None
+    number: int = -1
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,6 +94,34 @@ def test_who_goes_away_frees_the_engine(how):
     run(work())
 
 
+def test_answers_of_several_are_cancelled_and_free_their_pages():
+    async def work():
+        async with fake("slow", max_length=900) as client:
+            news = client.generate([1], params(800, n=3))
+            seen = {}
+            async for tokens in news:
+                seen[tokens.index] = tokens
+                if len(seen) == 3:
+                    break
+            await until(lambda: client.stats().num_running == 3)
+            steps, usage = client.stats().steps, client.stats().kv_usage
+            client.cancel(seen[1].number)
+            client.cancel(seen[0].number)
+            ends = []
+            async for tokens in news:
+                ends += [(tokens.index, tokens.finish_reason)] if tokens.finish_reason else []
+                if client.stats().num_running == 1:
+                    break
+            # at once here; there after a message and two steps, and ten until it is told
+            assert sorted(ends) == [(0, "cancelled"), (1, "cancelled")]
+            assert client.stats().steps <= steps + 40
+            assert client.stats().kv_usage < usage
+            await news.aclose()
+            await until(lambda: client.stats().num_running == 0)
+
+    run(work())
+
+
 def test_several_answers_keep_apart_and_have_logprobs():
     async def work():
         async with fake() as client:
