@@ -4,6 +4,8 @@ import asyncio
 from array import array
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncGenerator, Callable, Sequence
+from math import ceil
+from time import monotonic
 from typing import Self
 
 import msgspec
@@ -31,15 +33,19 @@ from haast.serve.messages import (
 from haast.serve.probe import probe
 
 __all__ = ["EngineClient", "EngineDownError", "EngineInfo", "EngineStats", "Tokens"]
+CLOSED = "the engine process was closed"
+LOADING_IS_SLOWER = 10
+"""How much longer than an engine a file system may be silent"""
 
 
 class EngineClient:
     """Starts the engine process, runs calls on it and notices when it dies or hangs.
 
-    config  what the engine is to load
-    hang_s  seconds without a message, although calls are open, after which it is killed
-    module  what runs as the engine process
-    info    EngineInfo, once started
+    config   what the engine is to load
+    hang_s   seconds without a message, although calls are open, after which it is killed
+    module   what runs as the engine process
+    info     EngineInfo, once started
+    back_at  when one that is down may be up again, by time.monotonic, as far as anyone knows
     An async context: started inside, closed after.
     """
 
@@ -54,6 +60,7 @@ class EngineClient:
     ) -> None:
         self.config = config
         self.hang_s = hang_s
+        self.back_at = 0.0
         self._module = module
         self._child: Child | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,7 +95,13 @@ class EngineClient:
         self._is_down.clear()
         self._child = child = await Child.spawn(self._module)
         ready = asyncio.get_running_loop().create_future()
-        work = (self._read(child, ready, progress), self._watch_end(child), self._watch_hang(child))
+        is_loading = lambda: "" if ready.done() else "the model is loading"
+        work = (
+            self._read(child, ready, progress),
+            self._watch_end(child),
+            self._watch_hang(child, self._is_answering, self.hang_s),
+            self._watch_hang(child, is_loading, LOADING_IS_SLOWER * self.hang_s),
+        )
         self._tasks = [asyncio.create_task(task) for task in work]
         for task in self._tasks:
             task.add_done_callback(self._on_task_end)
@@ -99,20 +112,20 @@ class EngineClient:
             if not ready.done():
                 raise EngineDownError(falling.result())
             self.info = ready.result()
-        except BaseException:
-            await self.close()
+        except BaseException as error:
+            await self.close(str(error) or CLOSED)
             raise
         finally:
             falling.cancel()
         self._down_because = None
 
-    async def close(self) -> None:
-        """Have the process leave, within seconds; open calls end with EngineDownError."""
+    async def close(self, reason: str = CLOSED) -> None:
+        """Have the process leave, within seconds; open calls end with EngineDownError, at once."""
         tasks, self._tasks = self._tasks, []
         child, self._child = self._child, None
         for task in tasks:
             task.cancel()
-        self._fall("the engine process was closed")
+        self._fall(reason)
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
@@ -172,7 +185,7 @@ class EngineClient:
         self, prompt_ids: Sequence[int], params: SamplingParams, priority: int, salt: str | None
     ) -> Call:
         if self._down_because is not None:
-            raise EngineDownError(self._down_because)
+            raise EngineDownError(self._down_because, max(1, ceil(self.back_at - monotonic())))
         assert self._child is not None
         call = self._calls.open(params.n, params.logprobs is not None)
         try:
@@ -211,13 +224,17 @@ class EngineClient:
     async def _watch_end(self, child: Child) -> None:
         self._fall(await child.wait_end())
 
-    async def _watch_hang(self, child: Child) -> None:
-        await child.wait_hang(lambda: len(self._calls) > 0, self.hang_s)
+    async def _watch_hang(self, child: Child, busy: Callable[[], str], hang_s: float) -> None:
+        """busy: what it should be telling of; nothing = it may be silent"""
+        await child.wait_hang(lambda: bool(busy()), hang_s)
         self._fall(
-            f"the engine process (pid {child.pid}) hangs: {len(self._calls)} answers are open, but "
-            f"it told nothing for {self.hang_s:g} s; it was killed"
+            f"the engine process (pid {child.pid}) hangs: {busy()}, but it told nothing for "
+            f"{hang_s:g} s; it was killed"
         )
         child.kill()
+
+    def _is_answering(self) -> str:
+        return f"{len(self._calls)} answers are open" if len(self._calls) else ""
 
     def _fall(self, reason: str) -> None:
         """There is no engine from now on; the first reason is the one to tell."""

@@ -10,7 +10,14 @@ from haast.engine.request import FinishReason, SamplingParams, TokenLogprobs
 
 
 class EngineDownError(RuntimeError):
-    """The engine process does not run, or cannot run another step; its text says why."""
+    """The engine process does not run, or cannot run another step; its text says why.
+
+    retry_s  when it may be worth while to ask again
+    """
+
+    def __init__(self, reason: str, retry_s: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_s = retry_s
 
 
 class Tokens(NamedTuple):

@@ -1,5 +1,6 @@
 """Reading a request: its body, its service, its name."""
 
+import asyncio
 import secrets
 from typing import TypeVar, cast
 
@@ -12,6 +13,8 @@ from haast.serve.service import Service
 B = TypeVar("B", bound=Body)
 MAX_BODY_BYTES = 32 << 20
 """Text of the longest context in any script, with room for a JSON schema a tool"""
+BODY_S = 60.0
+"""How long a body may take to come"""
 IN_A_THREAD = 32 << 10
 """Bodies from this size on are rendered in a thread, so that streams do not wait: about 5 ms"""
 
@@ -21,17 +24,40 @@ def service_of(request: Request) -> Service:
 
 
 async def read_body(request: Request, kind: type[B]) -> B:
-    """The parsed body, for a model that is served. Raises ApiError 400, 404 or 413."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise ApiError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-        parts.append(part)
-    body = parse(kind, b"".join(parts))
-    request.state.body_bytes = size
+    """The parsed body, for a model that is served. Raises ApiError 400, 404, 408, 413 or 415.
+
+    What its content type is called does not matter: many clients send JSON under curl's default.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise ApiError(415, f"content-encoding {encoding[:100]!r} is not supported")
+    try:
+        async with asyncio.timeout(BODY_S):
+            data = await _read(request)
+    except TimeoutError:
+        message = f"the body did not come within {BODY_S:g} s"
+        raise ApiError(408, message, headers={"connection": "close"}) from None
+    body = parse(kind, data)
+    request.state.body_bytes = len(data)
     service_of(request).check_model(body.model)
     return body
+
+
+async def _read(request: Request) -> bytes:
+    parts, size = [], 0
+    length = request.headers.get("content-length", "")
+    if length.isdecimal():
+        _check_size(int(length))  # before it comes
+    async for part in request.stream():
+        size += len(part)
+        _check_size(size)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        raise ApiError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 
 def is_large(request: Request) -> bool:

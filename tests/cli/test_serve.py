@@ -169,4 +169,4 @@ def test_sigterm_lets_open_requests_end_and_exits_with_0():
         asking.join(60)
         assert "".join(received).endswith("data: [DONE]\n\n")
         assert process.wait(30) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr.read().endswith(" INFO shutting down: 1 requests have 30 s to end\n")
