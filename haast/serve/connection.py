@@ -43,6 +43,7 @@ class Connection(HttpToolsProtocol):
     _num_head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here; it has KEEP_ALIVE_S to ask for something."""
         super().connection_made(transport)
         if len(self.connections) > max_connections():
             self._refuse(503, "too many connections are open")
@@ -54,6 +55,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """A piece of what the client sends; counted until its headers are complete."""
         super().data_received(data)
         if self._late is not None:
             self._num_head_bytes += len(data)
@@ -80,9 +82,10 @@ class Connection(HttpToolsProtocol):
             self._late = None
 
     def _give_up(self) -> None:
-        self._late = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+        else:  # an answer is still going on; the head is that of the next request
+            self._late = self.loop.call_later(KEEP_ALIVE_S, self._give_up)
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer without the application, and close."""

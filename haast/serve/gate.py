@@ -9,7 +9,9 @@ from haast.serve.sse import error_response
 
 STAYS_OPEN = frozenset({"/ping", "/version", "/metrics"})
 """Say nothing of whether requests are taken, as /health does"""
-_CLOSED = ApiError(
+BODY_S = 1.0
+"""How long a body may still take to come once the gate is closed"""
+CLOSED = ApiError(
     503,
     "the server is shutting down",
     kind="service_unavailable_error",
@@ -22,17 +24,21 @@ class Gate:
     """Counts requests; once closed it refuses further ones, and connections end with their answer.
 
     num_open  requests whose answers have not ended
+    bodies    the time that each body has that is still to come; of open requests too
     """
 
     def __init__(self) -> None:
         self.num_open = 0
         self.is_closed = False
+        self.bodies: set[asyncio.Timeout] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
     def close(self) -> None:
         """Refuse requests from now on."""
         self.is_closed = True
+        for limit in self.bodies:
+            limit.reschedule(asyncio.get_running_loop().time() + BODY_S)
 
     async def wait_empty(self) -> None:
         """Until no request is open."""
@@ -66,7 +72,7 @@ class Gated:
 
         gate.enter()
         try:
-            app = error_response(_CLOSED) if is_refused else self.app
+            app = error_response(CLOSED) if is_refused else self.app
             await app(scope, receive, send_last)
         finally:
             gate.leave()

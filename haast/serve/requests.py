@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 from starlette.requests import Request
 
 from haast.serve.errors import ApiError
+from haast.serve.gate import CLOSED
 from haast.serve.protocol import Body, parse
 from haast.serve.service import Service
 
@@ -24,19 +25,25 @@ def service_of(request: Request) -> Service:
 
 
 async def read_body(request: Request, kind: type[B]) -> B:
-    """The parsed body, for a model that is served. Raises ApiError 400, 404, 408, 413 or 415.
+    """The parsed body, for a model that is served. Raises ApiError 400, 404, 408, 413, 415 or 503.
 
     What its content type is called does not matter: many clients send JSON under curl's default.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise ApiError(415, f"content-encoding {encoding[:100]!r} is not supported")
+    gate = service_of(request).gate
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(BODY_S) as limit:
+            gate.bodies.add(limit)
             data = await _read(request)
     except TimeoutError:
+        if gate.is_closed:
+            raise CLOSED from None
         message = f"the body did not come within {BODY_S:g} s"
         raise ApiError(408, message, headers={"connection": "close"}) from None
+    finally:
+        gate.bodies.discard(limit)
     body = parse(kind, data)
     request.state.body_bytes = len(data)
     service_of(request).check_model(body.model)

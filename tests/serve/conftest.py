@@ -36,6 +36,12 @@ async def collect(client, prompt_ids, wanted, **options):
     return ids, tokens
 
 
+async def exhaust(news):
+    """Take what comes until the end."""
+    async for _ in news:
+        pass
+
+
 async def told(tasks):
     """Why calls ended: the same of all of them."""
     errors = await asyncio.gather(*tasks, return_exceptions=True)
