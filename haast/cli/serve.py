@@ -145,6 +145,8 @@ def _settings(options: dict[str, Any]) -> "Settings":
     from haast.serve.service import Settings
 
     path = options["model_path"]
+    if not all(options["api_keys"]):
+        raise click.UsageError("an --api-key is empty")
     return Settings(
         models=options["models"] or ("haast-tiny" if path is None else str(path),),
         api_keys=options["api_keys"],

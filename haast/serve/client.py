@@ -109,9 +109,10 @@ class EngineClient:
         try:
             child.send(Start(self.config))
             await asyncio.wait([ready, falling], return_when=FIRST_COMPLETED)
-            if not ready.done():
-                raise EngineDownError(falling.result())
-            self.info = ready.result()
+            if ready.done():
+                self.info = ready.result()
+            if self._is_down.is_set():
+                raise EngineDownError(str(self._down_because))
         except BaseException as error:
             await self.close(str(error) or CLOSED)
             raise

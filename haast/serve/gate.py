@@ -23,14 +23,16 @@ CLOSED = ApiError(
 class Gate:
     """Counts requests; once closed it refuses further ones, and connections end with their answer.
 
-    num_open  requests whose answers have not ended
-    bodies    the time that each body has that is still to come; of open requests too
+    num_open    requests whose answers have not ended
+    bodies      the time that each body has that is still to come
+    body_bytes  what has come of these
     """
 
     def __init__(self) -> None:
         self.num_open = 0
         self.is_closed = False
         self.bodies: set[asyncio.Timeout] = set()
+        self.body_bytes = 0
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
@@ -62,6 +64,9 @@ class Gated:
         self.gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         gate = self.gate
         is_refused = gate.is_closed and scope["path"] not in STAYS_OPEN
 

@@ -7,13 +7,21 @@ from typing import TypeVar, cast
 from starlette.requests import Request
 
 from haast.serve.errors import ApiError
-from haast.serve.gate import CLOSED
+from haast.serve.gate import CLOSED, Gate
 from haast.serve.protocol import Body, parse
 from haast.serve.service import Service
 
 B = TypeVar("B", bound=Body)
 MAX_BODY_BYTES = 32 << 20
 """Text of the longest context in any script, with room for a JSON schema a tool"""
+MAX_BODIES_BYTES = 1 << 30
+"""Of all bodies that are being received"""
+TOO_MANY = ApiError(
+    503,
+    "too many large bodies are being received",
+    kind="service_unavailable_error",
+    headers={"retry-after": "1"},
+)
 BODY_S = 60.0
 """How long a body may take to come"""
 IN_A_THREAD = 32 << 10
@@ -36,7 +44,7 @@ async def read_body(request: Request, kind: type[B]) -> B:
     try:
         async with asyncio.timeout(BODY_S) as limit:
             gate.bodies.add(limit)
-            data = await _read(request)
+            data = await _read(request, gate)
     except TimeoutError:
         if gate.is_closed:
             raise CLOSED from None
@@ -50,16 +58,22 @@ async def read_body(request: Request, kind: type[B]) -> B:
     return body
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, gate: Gate) -> bytes:
     parts, size = [], 0
     length = request.headers.get("content-length", "")
     if length.isdecimal():
         _check_size(int(length))  # before it comes
-    async for part in request.stream():
-        size += len(part)
-        _check_size(size)
-        parts.append(part)
-    return b"".join(parts)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            gate.body_bytes += len(part)
+            _check_size(size)
+            if gate.body_bytes > MAX_BODIES_BYTES:
+                raise TOO_MANY
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        gate.body_bytes -= size
 
 
 def _check_size(size: int) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from haast.engine.request import QueueFullError, RequestError
 from haast.serve.client import EngineDownError
-from haast.serve.requests import MAX_BODY_BYTES
 
 from ..fake_client import tokens
 from .conftest import HELLO, Api, events
@@ -41,10 +40,6 @@ def test_no_json(api, path, data):
 def test_no_object(api, data):
     error = error_of(api.http.post(PATHS[0], content=data), 400)
     assert error["message"] == "the body must be a JSON object"
-
-
-def test_a_body_that_is_too_large(api):
-    error_of(api.http.post(PATHS[0], content=b" " * (MAX_BODY_BYTES + 1)), 413)
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/tokenize", "/v1/chat/completions/render"])
