@@ -5,9 +5,11 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +25,18 @@ SHORT = LONG | {"max_tokens": 5}
 
 
 class ServerProcess:
-    """Started with the arguments; ready when made."""
+    """Started with the arguments; ready when made.
 
-    def __init__(self, log: Path, *arguments: str) -> None:
-        self.log = log
+    folder  for its temporary files, and for its log
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="faults-"))  # paths of sockets must be short
+        self.log = log = self.folder / "log"
         command = [sys.executable, "-m", "haast", "serve", "--host", "127.0.0.1", "--port", "0"]
         command += ["--devices", "cpu", "--max-length", "640", "--max-batch-size", str(BATCH_SIZE)]
         with log.open("w") as stderr:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
             self.process = subprocess.Popen([*command, *arguments], stderr=stderr, env=environment)
         wait_until(lambda: "haast: ready at" in log.read_text() or self.has_ended, 60)
         assert not self.has_ended, log.read_text()
@@ -59,10 +65,13 @@ class ServerProcess:
         assert ready
         return [re.sub(r"^\S+ \S+ ", "", line) for line in rest.split("\n")[1:] if line]
 
-    def kill(self) -> None:
-        if not self.has_ended:
-            self.process.kill()
-            self.process.wait(10)
+    def clean_up(self) -> None:
+        """Whatever state it is in; fails if it has left more behind than its log."""
+        self.process.kill()
+        self.process.wait(10)
+        left = [path for path in self.folder.iterdir() if path != self.log]
+        shutil.rmtree(self.folder)
+        assert left == []
 
 
 def listening_port(pid: int) -> int:
@@ -196,17 +205,17 @@ def run(work):
 
 
 @pytest.fixture(scope="package")
-def server(tmp_path_factory) -> Iterator[ServerProcess]:
+def server() -> Iterator[ServerProcess]:
     """One that each test leaves as it found it; see `unharmed`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(MANY_FILES, hard)), hard))
-    server = ServerProcess(tmp_path_factory.mktemp("server") / "log")
+    server = ServerProcess()
     yield server
     server.process.send_signal(signal.SIGTERM)
     try:
         assert server.process.wait(20) == 0
     finally:
-        server.kill()
+        server.clean_up()
 
 
 @pytest.fixture

