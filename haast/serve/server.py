@@ -214,15 +214,14 @@ async def _drain(signals: "asyncio.Queue[int]", gate: Gate, shutdown_s: int) -> 
     gate.close()
     if gate.num_open:
         _log.info("shutting down: %d requests have %d s to end", gate.num_open, shutdown_s)
-    empty = asyncio.create_task(gate.wait_empty())
     again = asyncio.create_task(signals.get())
+    tasks = [asyncio.create_task(gate.wait_empty()), again]
     try:
-        done, _ = await asyncio.wait(
-            [empty, again], timeout=shutdown_s, return_when=FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(tasks, timeout=shutdown_s, return_when=FIRST_COMPLETED)
     finally:
-        for task in (empty, again):
+        for task in tasks:
             task.cancel()
-    if empty not in done:
-        _log.warning("%d requests had not ended and were cut off", gate.num_open)
+    if not gate.num_open:
+        return 0
+    _log.warning("%d requests had not ended and were cut off", gate.num_open)
     return 128 + again.result() if again in done else 0

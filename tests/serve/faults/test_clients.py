@@ -116,7 +116,7 @@ def test_many_idle_connections_leave_others_alone(unharmed):
 
 def test_clients_that_read_nothing_leave_others_alone(unharmed):
     async def work():
-        deaf = await streams(unharmed.port, 8, LONG | {"max_tokens": 100})
+        deaf = await streams(unharmed.port, 4, LONG | {"max_tokens": 40})
         for client in deaf:
             client.writer.transport.pause_reading()
         answer = await ask(unharmed.port, PLAIN, SHORT)
