@@ -117,6 +117,23 @@ def test_what_cannot_be_loaded(capfd):
     assert "Traceback" in capfd.readouterr().err
 
 
+def test_a_process_that_ends_as_soon_as_it_is_ready_is_down():
+    async def work():
+        client = fake()
+        read = client._read
+
+        async def reading(child, ready, progress):
+            ready.add_done_callback(lambda _: client._fall("it burnt"))
+            await read(child, ready, progress)
+
+        client._read = reading
+        with pytest.raises(EngineDownError, match="^it burnt$"):
+            await client.start()
+        assert not client.is_up and client.stats().dead_because == "it burnt"
+
+    run(work())
+
+
 def test_a_start_that_is_cancelled_leaves_nothing():
     async def work():
         client, is_loading = fake("endless"), asyncio.Event()
