@@ -5,7 +5,7 @@ import logging
 import signal
 import socket
 from asyncio import FIRST_COMPLETED
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +109,16 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
-    async def end(self, serving: "asyncio.Task[None]") -> None:
-        """Listen no more, and end connections, after LAST_WORDS_S in any case.
+    async def leave(self, serving: "asyncio.Task[None]") -> None:
+        """Listen no more; until clients have been sent all that is theirs.
 
         serving  runs `serve`
         """
+        self.should_exit = True
+        await asyncio.wait([serving])
+
+    async def end(self, serving: "asyncio.Task[None]") -> None:
+        """As `leave`, but who has not taken all after LAST_WORDS_S is cut off."""
         self.should_exit = True
         await asyncio.wait([serving], timeout=LAST_WORDS_S)
         for connection in list(self.server_state.connections):
@@ -188,25 +193,36 @@ async def _serve(
     listener: socket.socket,
 ) -> int:
     """Until a signal, and open requests have ended or been ended; the exit status."""
-    client, metrics = service.client, service.metrics
+    client, gate = service.client, service.gate
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    keeping = asyncio.create_task(keep(client, metrics.count_restart))
-    draining = asyncio.create_task(_drain(signals, service.gate, listening.shutdown_s))
+    keeping = asyncio.create_task(keep(client, service.metrics.count_restart))
+
+    async def finish() -> None:
+        await gate.wait_empty()
+        await server.leave(serving)
+
+    draining = asyncio.create_task(_drain(signals, gate, listening.shutdown_s, finish))
     try:
         done, _ = await asyncio.wait([serving, keeping, draining], return_when=FIRST_COMPLETED)
         for task in done:
             task.result()
+        status = await draining
     finally:
         for task in (keeping, draining):
             task.cancel()
         await asyncio.gather(keeping, draining, return_exceptions=True)
     await client.close("the server was shut down before the answer had ended")
     await server.end(serving)
-    return draining.result()
+    return status
 
 
-async def _drain(signals: "asyncio.Queue[int]", gate: Gate, shutdown_s: int) -> int:
-    """Until a signal, and open requests have ended, have had their time, or another signal.
+async def _drain(
+    signals: "asyncio.Queue[int]",
+    gate: Gate,
+    shutdown_s: int,
+    finish: Callable[[], Coroutine[None, None, None]],
+) -> int:
+    """Until a signal, and then until there is nothing to finish, time is up, or another signal.
 
     returns  exit status: 0, or 128 + the other signal as shells tell of who ended by one
     """
@@ -215,13 +231,12 @@ async def _drain(signals: "asyncio.Queue[int]", gate: Gate, shutdown_s: int) -> 
     if gate.num_open:
         _log.info("shutting down: %d requests have %d s to end", gate.num_open, shutdown_s)
     again = asyncio.create_task(signals.get())
-    tasks = [asyncio.create_task(gate.wait_empty()), again]
+    tasks = [asyncio.create_task(finish()), again]
     try:
         done, _ = await asyncio.wait(tasks, timeout=shutdown_s, return_when=FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
-    if not gate.num_open:
-        return 0
-    _log.warning("%d requests had not ended and were cut off", gate.num_open)
+    if gate.num_open:
+        _log.warning("%d requests had not ended and were cut off", gate.num_open)
     return 128 + again.result() if again in done else 0

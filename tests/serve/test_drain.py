@@ -22,7 +22,7 @@ def drained(events, shutdown_s=10, num_open=2):
         signals, gate = asyncio.Queue(), Gate()
         for _ in range(num_open):
             gate.enter()
-        draining = asyncio.create_task(_drain(signals, gate, shutdown_s))
+        draining = asyncio.create_task(_drain(signals, gate, shutdown_s, gate.wait_empty))
         await asyncio.sleep(0.01)
         assert not draining.done() and not gate.is_closed
         for event in events:

@@ -12,6 +12,7 @@ from haast.serve.app import make_app
 from haast.serve.server import Listening, Server, bound
 from haast.serve.service import Settings, make_service
 
+from .api.spoken import TOKENIZER
 from .conftest import run, until
 from .fake_client import FakeClient, tokens
 
@@ -19,11 +20,12 @@ STREAM = json.dumps({"prompt": "Hello", "stream": True, "max_tokens": 600}).enco
 POST = b"POST /v1/completions HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n"
 EVENT = [5] * 1000
 MANY = 20_000
+LONG_TOKEN = 1405
 
 
 @asynccontextmanager
 async def serving(script, stuck_s=60):
-    """(service, port)"""
+    """(service, port, server, its task)"""
     service = make_service(FakeClient(script), Settings(models=("tiny",)))
     with bound(Listening("127.0.0.1", 0, stuck_s=stuck_s)) as listener:
         port = listener.getsockname()[1]
@@ -31,7 +33,7 @@ async def serving(script, stuck_s=60):
         server = Server(make_app(service), None, ready.set)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await ready.wait()
-        yield service, port
+        yield service, port, server, task
         await server.end(task)
     assert not server.server_state.connections and not server.server_state.tasks
 
@@ -69,7 +71,7 @@ def test_who_reads_nothing_is_sent_little_and_is_cut_off_in_the_end():
             yield 0.0
 
     async def work():
-        async with serving(script, stuck_s=1) as (service, port):
+        async with serving(script, stuck_s=1) as (service, port, *_):
             engine = service.client
             deaf = await connect(port, 4096)
             await send(deaf, POST % len(STREAM) + STREAM)
@@ -82,6 +84,28 @@ def test_who_reads_nothing_is_sent_little_and_is_cut_off_in_the_end():
             await until(lambda: engine.num_open == 0)
             assert engine.num_cancelled == 1 and len(told) < MANY / 2
             deaf.close()
+
+    run(work())
+
+
+def test_a_server_that_leaves_lets_a_slow_client_read_its_answer():
+    """More than the kernel takes, so that the server still holds some of it."""
+    body = json.dumps({"tokens": [LONG_TOKEN] * 400_000}).encode()
+    num_bytes = 400_000 * len(TOKENIZER.token_bytes(LONG_TOKEN))
+    assert num_bytes > 6e6
+
+    async def work():
+        async with serving(lambda *_: []) as (service, port, server, task):
+            slow = await connect(port, 4096)
+            await send(slow, POST.replace(b"v1/completions", b"detokenize") % len(body) + body)
+            await until(lambda: server.server_state.total_requests == 1)
+            assert service.gate.num_open == 0
+            leaving = asyncio.create_task(server.leave(task))
+            await asyncio.sleep(0.5)
+            assert not leaving.done()
+            _, _, answer = (await receive(slow)).partition(b"\r\n\r\n")
+            await leaving
+            assert len(json.loads(answer)["prompt"]) == num_bytes
 
     run(work())
 
@@ -105,7 +129,7 @@ def test_too_many_connections(monkeypatch):
     monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
 
     async def work():
-        async with serving(lambda *_: []) as (_, port):
+        async with serving(lambda *_: []) as (_, port, *_):
             idle = [await connect(port) for _ in range(3)]
             refused = await receive(await connect(port))
             assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
@@ -129,7 +153,7 @@ def test_a_head_that_does_not_come(monkeypatch, begun):
     monkeypatch.setattr(connection, "KEEP_ALIVE_S", 0.2)
 
     async def work():
-        async with serving(lambda *_: []) as (_, port):
+        async with serving(lambda *_: []) as (_, port, *_):
             plain = await connect(port)
             await send(plain, begun)
             assert await receive(plain) == b""
@@ -142,7 +166,7 @@ def test_an_answer_may_take_longer_than_a_head(monkeypatch):
 
     async def work():
         script = lambda *_: [tokens(5), 0.5, tokens(5, end="length")]  # noqa: E731
-        async with serving(script) as (_, port):
+        async with serving(script) as (_, port, *_):
             plain = await connect(port)
             # the head of a second request begins and does not go on
             await send(plain, POST % len(STREAM) + STREAM + b"GET /ping HT")
@@ -156,7 +180,7 @@ def test_a_body_that_does_not_come(monkeypatch):
     monkeypatch.setattr(requests, "BODY_S", 0.1)
 
     async def work():
-        async with serving(lambda *_: []) as (service, port):
+        async with serving(lambda *_: []) as (service, port, *_):
             plain = await connect(port)
             await send(plain, POST % 9 + b"{")
             answer = await receive(plain)
