@@ -40,7 +40,8 @@ class Gate:
         """Refuse requests from now on."""
         self.is_closed = True
         for limit in self.bodies:
-            limit.reschedule(asyncio.get_running_loop().time() + BODY_S)
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time() + BODY_S)
 
     async def wait_empty(self) -> None:
         """Until no request is open."""

@@ -64,3 +64,17 @@ def test_time_is_up(caplog):
 def test_nobody_is_there(caplog, shutdown_s):
     assert drained([TERM], shutdown_s, num_open=0) == 0
     assert caplog.records == []
+
+
+def test_a_body_whose_time_is_up_already():
+    async def work():
+        gate = Gate()
+        async with asyncio.timeout(0.01) as limit:
+            gate.bodies.add(limit)
+            try:
+                await asyncio.sleep(5)
+            finally:
+                gate.close()
+
+    with pytest.raises(TimeoutError):
+        run(work())

@@ -38,9 +38,13 @@ class ServerProcess:
         with log.open("w") as stderr:
             environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
             self.process = subprocess.Popen([*command, *arguments], stderr=stderr, env=environment)
-        wait_until(lambda: "haast: ready at" in log.read_text() or self.has_ended, 60)
-        assert not self.has_ended, log.read_text()
-        self.port = listening_port(self.pid)
+        try:
+            wait_until(lambda: "haast: ready at" in log.read_text() or self.has_ended, 60)
+            assert not self.has_ended, log.read_text()
+            self.port = listening_port(self.pid)
+        except BaseException:
+            self.clean_up()
+            raise
 
     @property
     def pid(self) -> int:
