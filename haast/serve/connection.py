@@ -2,9 +2,11 @@
 
 import asyncio
 import resource
+from collections import deque
+from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from haast.serve.errors import ApiError
 
@@ -36,11 +38,22 @@ def raise_file_limit() -> None:
 
 
 class Connection(HttpToolsProtocol):
-    """Refuses connections that are too many, and heads of requests that are too large or late."""
+    """Refuses connections that are too many, and heads of requests that are too large or late.
+
+    When it is lost all its open requests are told, while uvicorn tells the last one of a pipeline.
+    """
 
     _late: asyncio.TimerHandle | None = None
     """runs while a head is awaited or read"""
     _num_head_bytes = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._requests: deque[RequestResponseCycle] = deque()
+
+    @property
+    def _is_answering(self) -> bool:
+        return any(not request.response_complete for request in self._requests)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is here; it has KEEP_ALIVE_S to ask for something."""
@@ -52,6 +65,10 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_read()
+        for request in self._requests:
+            if not request.response_complete:
+                request.disconnected = True
+                request.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +87,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_is_read()
         super().on_headers_complete()
+        while self._requests and self._requests[0].response_complete:
+            self._requests.popleft()
+        self._requests.append(self.cycle)
 
     def _await_head(self) -> None:
         self._num_head_bytes = 0
@@ -82,9 +102,9 @@ class Connection(HttpToolsProtocol):
             self._late = None
 
     def _give_up(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._is_answering:
             self.transport.close()
-        else:  # an answer is still going on; the head is that of the next request
+        else:  # the head is that of the next request
             self._late = self.loop.call_later(KEEP_ALIVE_S, self._give_up)
 
     def _refuse(self, status: int, message: str) -> None:
@@ -95,5 +115,6 @@ class Connection(HttpToolsProtocol):
         retry = b"retry-after: 1\r\n" if status == 503 else b""
         length = b"content-length: %d\r\n\r\n" % len(body)
         self._head_is_read()
-        self.transport.write(head % (status, _REASONS[status]) + retry + length + body)
+        if not self._is_answering:
+            self.transport.write(head % (status, _REASONS[status]) + retry + length + body)
         self.transport.close()

@@ -236,3 +236,4 @@ def unharmed(server):
     assert run(metric(server.port, "vllm:kv_cache_usage_perc")) == 0
     wait_until(lambda: server.num_files() <= before, 10)
     assert is_alive(server.engine_pid)
+    assert "Traceback" not in server.log.read_text()

@@ -141,6 +141,17 @@ def test_a_pipeline_is_answered_in_order(unharmed):
     run(work())
 
 
+def test_a_pipeline_that_nobody_reads_any_more_is_cancelled(unharmed):
+    async def work():
+        client = await Client.connect(unharmed.port)
+        await client.send(request(PLAIN, LONG) * 3)
+        await client.reader.readuntil(b"data: ")
+        client.reset()
+        await until_metric(unharmed.port, "vllm:num_requests_running", 0, 5)
+
+    run(work())
+
+
 def test_a_client_that_is_gone_without_a_word_is_asked(unharmed):
     """The kernel's timer of an idle connection is that of keep-alive probes, within 30 s."""
 
