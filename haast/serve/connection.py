@@ -64,6 +64,7 @@ class Connection(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or was told to go."""
         self._head_is_read()
         for request in self._requests:
             if not request.response_complete:
@@ -85,6 +86,7 @@ class Connection(HttpToolsProtocol):
         self._await_head()
 
     def on_headers_complete(self) -> None:
+        """A request begins, perhaps while the one before it is still answered."""
         self._head_is_read()
         super().on_headers_complete()
         while self._requests and self._requests[0].response_complete:
