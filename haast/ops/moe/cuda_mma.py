@@ -10,7 +10,7 @@ from haast.mxfp4 import SwizzledWeight
 from haast.ops.dispatch import Kernel
 from haast.ops.hopper import why_no_kernels
 from haast.ops.moe.check import check_down, check_up
-from haast.ops.moe.combine import COMBINE, combine
+from haast.ops.moe.combine import OF_FP32, combine
 from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
@@ -48,7 +48,7 @@ def _geometry(weight: SwizzledWeight, num_rows: int, parts: int) -> _Geometry:
     chunk_rows = 8 if num_rows <= MAX_ROWS_OF_N8 * num_experts else 16
     rows = chunk_rows * (blocks * 128 + 16)
     sums = _SUM_SLOTS * _MATH_WARPS * chunk_rows * 64
-    fixed = rows + sums + 8 * (_SUM_SLOTS + 2) + 4 * (num_experts + 1)
+    fixed = rows + sums + 8 * (_SUM_SLOTS + 2) + 8 * (num_experts + 1)
     stage = -(-blocks // parts) * block_bytes + 32 + 16  # weights, bias, two barriers
     limit = _SHARED_OF_N8 if chunk_rows == 8 else _SHARED_LIMIT
     stages = min(_MAX_STAGES, (limit - fixed) // stage)
@@ -95,7 +95,7 @@ def _symbols_down(
     assert isinstance(weight, SwizzledWeight)
     if len(h) == 0:
         return ()
-    return (f"moe_down_mma_n{_geometry(weight, len(h), 1).chunk_rows}", COMBINE)
+    return (f"moe_down_mma_n{_geometry(weight, len(h), 1).chunk_rows}", OF_FP32)
 
 
 def _up(x: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing, limit: float) -> Tensor:
