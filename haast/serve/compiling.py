@@ -35,8 +35,12 @@ class Compiling:
         return True
 
     def cancel(self, numbers: Container[int]) -> None:
-        """Forget waiting calls whose first answer is among these: all of them are cancelled."""
-        self._calls = [(call, done) for call, done in self._calls if call.number not in numbers]
+        """Forget waiting calls all of whose answers are among these."""
+        self._calls = [
+            (call, done)
+            for call, done in self._calls
+            if not all(call.number + index in numbers for index in range(call.params.n))
+        ]
 
     def take(self) -> list[Submit]:
         """Calls that need not wait any more, in their order; what is no grammar is found out again

@@ -122,6 +122,8 @@ def test_a_grammar_that_is_done_at_any_moment_loses_no_call():
 
 def test_a_cancelled_call_is_forgotten(desk):
     desk.turn(submit(0, [1], grammar="a", n=2), submit(2, [1], grammar="a"))
+    desk.turn(Cancel([0]))
+    assert len(desk.loop._compiling) == 2
     desk.turn(Cancel([0, 1]))
     desk.grammars.may_go.set()
     desk.run()
