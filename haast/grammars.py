@@ -16,8 +16,10 @@ from haast.engine.request import RequestError
 from haast.harmony import Tokenizer
 from haast.harmony.grammar import Piece, text_grammar
 
-MAX_GRAMMARS = 128
-"""Compiled ones that are kept, those used last"""
+MAX_GRAMMARS, MAX_CHARACTERS = 128, 4 << 20
+"""Compiled ones that are kept, those used last, and the length of their texts together"""
+MAX_CHECKED = 64 << 10
+"""Length of the longest text whose check is remembered"""
 _WHITE_SPACE = r" |\n[ \t]{0,20}"
 """Between two tokens of JSON: nothing, a space, or a line break and its indentation"""
 PARALLEL_FROM = 4
@@ -58,11 +60,13 @@ def lark_piece(text: str) -> Piece:
 
 def why_invalid(piece: Piece) -> str | None:
     """What is wrong with a grammar, in one line. Knows no vocabulary, so it is ready at once."""
-    return _why_invalid(text_grammar(piece))
+    grammar = text_grammar(piece)
+    check = _checked if len(grammar) <= MAX_CHECKED else _checked.__wrapped__
+    return check(grammar)
 
 
-@lru_cache(1024)
-def _why_invalid(grammar: str) -> str | None:
+@lru_cache(512)
+def _checked(grammar: str) -> str | None:
     is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
     return _one_line(messages[0]) if is_error else None
 
@@ -167,9 +171,13 @@ class LlGrammars:
             raise RequestError(f"grammar: {_one_line(made.get_error())}")
         with self._lock:
             self._compiled[text] = made
-            if len(self._compiled) > MAX_GRAMMARS:
+            while len(self._compiled) > 1 and self._is_full():
                 self._compiled.popitem(last=False)
         return made
+
+    def _is_full(self) -> bool:
+        is_long = sum(map(len, self._compiled)) > MAX_CHARACTERS
+        return is_long or len(self._compiled) > MAX_GRAMMARS
 
 
 class _Vocabulary:

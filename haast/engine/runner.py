@@ -1,20 +1,19 @@
 """TorchRunner: computes steps on a device, without waiting for it."""
 
-from collections.abc import Callable
 from itertools import compress
-from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from haast import ops
-from haast.engine.extras import Extras, Logprobs
+from haast.engine.extras import Extras
 from haast.engine.graphs import StepGraphs
 from haast.engine.inputs import FLOAT_FIELDS, Layout, Words, pack
+from haast.engine.launched import Launched, Sampled
 from haast.engine.mask_buffer import MaskBuffer
 from haast.engine.request import Request
-from haast.engine.step import Pending, Step, StepResult
+from haast.engine.step import Pending, Step
 from haast.engine.tables import Tables
 from haast.model.gpt_oss import GptOss
 from haast.model.kv_cache import KVCache
@@ -23,8 +22,6 @@ FEW_ROWS = 8
 """Whose logits a graph holds too; those of many would take 0.4 MB a row and graph"""
 MOST_VIEWS = 256
 """Layouts whose views of the inbox are kept"""
-Sampled = tuple[Tensor, Callable[[], Logprobs] | None]
-"""Token ids of a step, and what later gives their log-probabilities"""
 
 
 class TorchRunner:
@@ -86,7 +83,7 @@ class TorchRunner:
                 self._send(step, layout)
                 rows = graphs.run(layout, layout.num_requests if decodes else 0)[:count]
                 logits = rows if layout.num_samples <= FEW_ROWS else self.model.logits(rows)
-            launched = _Launched(self, step, layout, logits)
+            launched = Launched(self, step, layout, logits)
             if not step.masked:
                 launched.take(*self._sample(step, layout, logits, None))
             return launched
@@ -204,47 +201,3 @@ class TorchRunner:
     def _pinned(self, words: Words) -> Tensor:
         tensor = torch.from_numpy(words)
         return tensor.pin_memory() if self.model.device.type == "cuda" else tensor
-
-
-class _Launched:
-    """A step whose samples are on their way to the host, or whose logits wait for masks."""
-
-    def __init__(self, runner: TorchRunner, step: Step, layout: Layout, logits: Tensor) -> None:
-        self._runner = runner
-        self._unsampled: tuple[Step, Layout, Tensor] | None = (step, layout, logits)
-        self._logprobs: Callable[[], Logprobs] | None = None
-        self._done: torch.cuda.Event | None = None
-        self._token_ids = logits
-
-    def masks(self) -> memoryview:
-        """Memory for the masks of the step."""
-        assert self._unsampled is not None
-        return self._runner.masks(self._unsampled[0])
-
-    def sample(self) -> None:
-        """Start the sampling, with the masks."""
-        assert self._unsampled is not None
-        self.take(*self._runner.sample(*self._unsampled))
-
-    def take(self, token_ids: Tensor, logprobs: Callable[[], Logprobs] | None) -> None:
-        """Copy what is sampled to the host, without waiting."""
-        self._unsampled = None
-        self._logprobs = logprobs
-        self._token_ids = token_ids
-        if token_ids.is_cuda:
-            host = torch.empty(len(token_ids), dtype=torch.int64, pin_memory=True)
-            self._token_ids = host.copy_(token_ids, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
-
-    def wait(self) -> StepResult:
-        """Its samples; raises what went wrong on the device."""
-        if self._unsampled is not None:
-            if self._token_ids.is_cuda:  # the step was given up: there is no event to wait for
-                torch.cuda.current_stream(self._token_ids.device).synchronize()
-            return StepResult([])
-        if self._done is not None:
-            started = perf_counter()
-            self._done.synchronize()
-            self._runner.waited_s += perf_counter() - started
-        return StepResult(self._token_ids.tolist(), self._logprobs and self._logprobs())
