@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from haast.serve import chat, completions, endpoints
+from haast.serve import chat, completions, endpoints, pages
 from haast.serve.errors import MENDABLE, ApiError, api_error
 from haast.serve.middleware import ApiKeys, RequestIds
 from haast.serve.openapi import describe
@@ -51,7 +51,11 @@ def make_app(service: Service) -> Starlette:
     if settings.api_keys:
         middleware.append(Middleware(ApiKeys, keys=settings.api_keys))
     app = Starlette(
-        routes=[*routes, Route("/openapi.json", _openapi)],
+        routes=[
+            *routes,
+            Route("/openapi.json", _openapi),
+            Route("/", pages.chat),
+        ],
         middleware=middleware,
         exception_handlers={
             **dict.fromkeys((ApiError, *MENDABLE), _on_error),
