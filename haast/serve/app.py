@@ -13,7 +13,8 @@ from starlette.routing import Route
 from haast.serve import chat, completions, endpoints, pages
 from haast.serve.errors import MENDABLE, ApiError, api_error
 from haast.serve.middleware import ApiKeys, RequestIds
-from haast.serve.openapi import describe
+from haast.serve.openapi import Facts, describe
+from haast.serve.requests import service_of
 from haast.serve.responses import document
 from haast.serve.service import Service
 from haast.serve.sse import error_response
@@ -68,12 +69,21 @@ def make_app(service: Service) -> Starlette:
     return app
 
 
-async def _openapi(_request: Request) -> Response:
-    summaries = {
-        path.replace(":path", ""): (method, (endpoint.__doc__ or "").split("\n")[0])
-        for path, (method, endpoint) in ENDPOINTS.items()
-    }
-    return document(describe(summaries))
+async def _openapi(request: Request) -> Response:
+    service = service_of(request)
+    facts = Facts(
+        models=service.settings.models,
+        vocab_size=service.client.info.vocab_size,
+        max_length=service.max_length,
+        has_keys=bool(service.settings.api_keys),
+    )
+    every = [(path, method, endpoint) for path, (method, endpoint) in ENDPOINTS.items()]
+    return document(
+        describe(
+            ((path.replace(":path", ""), method, e.__doc__ or "") for path, method, e in every),
+            facts,
+        )
+    )
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:

@@ -1,8 +1,16 @@
 """The description of the API for programs: /openapi.json."""
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from haast import __version__
+from haast.serve.fields import HARMLESS, REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
+from haast.serve.middleware import OPEN_PATHS
+from haast.serve.openapi_answers import ANSWERS, EVENTS, JSON
+from haast.serve.openapi_fields import FIELDS, TOKEN_LIMITS
+from haast.serve.openapi_messages import MESSAGES
 from haast.serve.protocol import (
     Body,
     ChatBody,
@@ -11,6 +19,7 @@ from haast.serve.protocol import (
     TokenizeBody,
 )
 
+Schema = dict[str, Any]
 _REF = "#/components/schemas/{model}"
 BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatBody,
@@ -20,38 +29,165 @@ BODIES: dict[str, type[Body]] = {
     "/detokenize": DetokenizeBody,
 }
 """Path -> what is posted to it"""
+REFUSED: dict[type[Body], Mapping[str, tuple[Any, ...]]] = {
+    ChatBody: REFUSED_IN_CHAT,
+    CompletionBody: REFUSED_IN_COMPLETIONS,
+    TokenizeBody: {"add_generation_prompt": (True,), "continue_final_message": (False,)},
+}
+"""Body -> fields that are known and not supported, and the values at which they ask for nothing"""
+ERRORS = {
+    "400": "A field is wrong, or cannot be honoured; `param` names it.",
+    "401": "No API key, or a wrong one.",
+    "404": "No such model, or nothing at this path.",
+    "413": "The body is too large.",
+    "429": "Too many requests wait already.",
+    "500": "An error of the server.",
+    "503": "The engine cannot answer.",
+}
+_HEADERS = {
+    "401": {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
+    "429": {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}},
+}
 
 
-def describe(endpoints: dict[str, tuple[str, str]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Facts:
+    """What the description says of one server."""
+
+    models: tuple[str, ...]
+    vocab_size: int
+    max_length: int
+    has_keys: bool
+
+
+def describe(endpoints: Iterable[tuple[str, str, str]], facts: Facts) -> dict[str, Any]:
     """An OpenAPI document.
 
-    endpoints  path -> (method, summary)
+    endpoints  (path, method, docstring)
     """
     schemas: dict[str, Any] = {}
     for body in BODIES.values():
-        schema = body.model_json_schema(ref_template=_REF)
-        schemas |= schema.pop("$defs", {}) | {body.__name__: schema}
+        schemas |= body_schemas(body, facts)
+    token_id = {"type": "integer", "minimum": 0, "maximum": facts.vocab_size - 1}
+    schemas |= {"TokenId": token_id} | MESSAGES | ANSWERS
+    paths: dict[str, dict[str, Any]] = {}
+    for path, method, text in endpoints:
+        paths.setdefault(path, {})[method.lower()] = _operation(path, method, text, facts)
+    components: dict[str, Any] = {"schemas": schemas, "responses": _error_responses()}
+    if facts.has_keys:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "haast", "version": __version__},
-        "paths": {
-            path: {method.lower(): _operation(path, summary)}
-            for path, (method, summary) in endpoints.items()
+        "info": {
+            "title": "haast",
+            "version": __version__,
+            "description": "OpenAI's API, over a gpt-oss model. Null is as good as a field left "
+            "out; fields that are not named here are accepted and ignored.",
         },
-        "components": {"schemas": schemas},
+        "paths": paths,
+        "components": components,
     }
 
 
-def _operation(path: str, summary: str) -> dict[str, Any]:
+def body_schemas(body: type[Body], facts: Facts) -> dict[str, Schema]:
+    """Schemas of a body and of what it refers to, by name."""
+    whole = body.model_json_schema(ref_template=_REF)
+    found: dict[str, Schema] = whole.pop("$defs", {}) | {body.__name__: whole}
+    for name, schema in found.items():
+        required = schema.get("required", [])
+        fields = schema.get("properties", {})
+        for field, kind in fields.items():
+            note = FIELDS.get(f"{name}.{field}", FIELDS.get(field, {}))
+            fields[field] = _field(kind, _for_server(field, note, facts), field in required)
+        schema.pop("title", None)
+    own = whole["properties"]
+    for field, allowed in REFUSED.get(body, {}).items():
+        own.setdefault(field, _refused(FIELDS.get(field, {}), allowed))
+    if body in (ChatBody, CompletionBody):
+        ignored = {"description": "Accepted; changes nothing."}
+        own |= dict.fromkeys(sorted(HARMLESS - own.keys()), ignored)
+    return found
+
+
+def _for_server(field: str, note: Schema, facts: Facts) -> Schema:
+    """A field's note with what depends on the server that runs."""
+    if field == "model":
+        return note | {"enum": list(facts.models)}
+    return note | {"maximum": facts.max_length - 1} if field in TOKEN_LIMITS else note
+
+
+def _field(kind: Schema, note: Schema, is_required: bool) -> Schema:
+    """A property: what pydantic says of its type, narrowed and explained by its note."""
+    kinds = [one for one in kind.get("anyOf", [kind]) if one != {"type": "null"}]
+    is_nullable = not is_required
+    words = {key: note[key] for key in ("description", "default") if key in note}
+    rest = {key: value for key, value in note.items() if key not in words}
+    if "enum" in rest:
+        return words | {"enum": [*rest["enum"], *([None] * is_nullable)]}
+    if "anyOf" not in rest and len(kinds) > 1:
+        rest["anyOf"] = kinds
+    if "anyOf" in rest:
+        return words | {"anyOf": [*rest["anyOf"], *([{"type": "null"}] * is_nullable)]}
+    schema = {key: value for key, value in kinds[0].items() if key not in ("title", "default")}
+    if "$ref" in schema:
+        return words | ({"anyOf": [schema, {"type": "null"}]} if is_nullable else schema)
+    return words | schema | rest | ({"type": [schema["type"], "null"]} if is_nullable else {})
+
+
+def _refused(note: Schema, allowed: tuple[Any, ...]) -> Schema:
+    """A property that may only say what holds anyway."""
+    values: list[Any] = [None]
+    for value in allowed:
+        values += [value] * (value not in values)  # 1 and 1.0 are one number to a schema
+    about = note.get("description", "")
+    return {"description": f"Not supported. {about}".strip(), "enum": values}
+
+
+def _operation(path: str, method: str, text: str, facts: Facts) -> dict[str, Any]:
+    summary, _, rest = text.partition("\n")
+    name = re.sub(r"\W+", "_", path).strip("_") or "root"
     operation: dict[str, Any] = {
+        "operationId": f"{method.lower()}_{name}",
         "summary": summary,
-        "responses": {"200": {"description": "the answer"}, "4XX": {"description": "error body"}},
+        "responses": _responses(path, method, facts),
     }
-    if path in BODIES:
+    if rest.strip():
+        operation["description"] = " ".join(rest.split())
+    if path in BODIES and method == "POST":
         schema = {"$ref": _REF.format(model=BODIES[path].__name__)}
         content = {"application/json": {"schema": schema}}
         operation["requestBody"] = {"required": True, "content": content}
-    if "{" in path:
-        parameter = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-        operation["parameters"] = [parameter]
+    text_parameter = {"in": "path", "required": True, "schema": {"type": "string"}}
+    if names := re.findall(r"{(\w+)}", path):
+        operation["parameters"] = [{"name": one, **text_parameter} for one in names]
+    if facts.has_keys and path not in OPEN_PATHS:
+        operation["security"] = [{"key": []}]
     return operation
+
+
+def _responses(path: str, method: str, facts: Facts) -> dict[str, Any]:
+    key = (method, path)
+    kind = {"$ref": _REF.format(model=JSON[key])} if key in JSON else {"type": "object"}
+    content: dict[str, Any] = {"application/json": {"schema": kind}}
+    if path == "/metrics":
+        content = {"text/plain": {"schema": {"type": "string"}}}
+    if key in EVENTS:
+        content["text/event-stream"] = {
+            "schema": {"type": "string"},
+            "x-event": {"$ref": _REF.format(model=EVENTS[key])},
+        }
+    answers: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
+    possible = {"500", "503"} | ({"401"} if facts.has_keys and path not in OPEN_PATHS else set())
+    possible |= {"400", "404", "413", "429"} if method == "POST" else set()
+    possible |= {"404"} if "{" in path else set()
+    return answers | {
+        status: {"$ref": f"#/components/responses/{status}"} for status in sorted(possible)
+    }
+
+
+def _error_responses() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
+    return {
+        status: {"description": text, "content": content, "headers": _HEADERS.get(status, {})}
+        for status, text in ERRORS.items()
+    }

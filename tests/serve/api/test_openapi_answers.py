@@ -1,0 +1,69 @@
+"""What the server answers is what /openapi.json says that it answers."""
+
+import pytest
+
+from haast.engine.request import QueueFullError
+
+from .conftest import Api, events
+from .spoken import TOKENIZER, call, message, says, thought_and_said
+from .test_openapi import CHAT, NEEDED, PLAIN, described, schema
+
+SCRIPTS = {
+    "thought": says(thought_and_said("Hm.", "Hello there.")),
+    "call": says([*message("analysis", "Hm."), *TOKENIZER.encode(""), *call('{"a": 1}')]),
+    "cut": says(message("final", "Hello"), end="length"),
+}
+
+
+def name_of(path: str, content: str = "application/json", method: str = "post") -> str:
+    kinds = described()["paths"][path][method]["responses"]["200"]["content"][content]
+    return (kinds.get("x-event") or kinds["schema"])["$ref"].split("/")[-1]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("path", [CHAT, PLAIN])
+@pytest.mark.parametrize("more", [{}, {"logprobs": 2}, {"n": 2}])
+def test_answers_and_their_events(script, path, more):
+    api = Api(SCRIPTS[script], mirrors_reasoning=True)
+    if path == CHAT and "logprobs" in more:
+        more = {"logprobs": True, "top_logprobs": 2}
+    body = NEEDED[path] | more
+    schema(name_of(path)).validate(api.post(path, **body).json())
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    for stream in ({}, {"stream_options": options}):
+        told = events(api.post(path, **body, stream=True, **stream))
+        for one in told:
+            schema(name_of(path, "text/event-stream")).validate(one)
+        assert len(told) > 1
+
+
+def test_small_answers():
+    api = Api()
+    for path in (f"{CHAT}/render", "/tokenize", "/detokenize"):
+        more = {"return_token_strs": True} if path == "/tokenize" else {}
+        schema(name_of(path)).validate(api.post(path, **NEEDED[path], **more).json())
+    for path in ("/v1/models", "/health", "/ping", "/version"):
+        schema(name_of(path, method="get")).validate(api.http.get(path).json())
+    one = schema(name_of("/v1/models/{name}", method="get"))
+    one.validate(api.http.get("/v1/models/tiny").json())
+    assert "text/plain" in described()["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+
+
+def test_errors():
+    busy = Api(lambda prompt, params: [QueueFullError("16 requests wait")])
+    locked = Api(api_keys=("secret",))
+    answers = [
+        Api().chat(temperature=-1),
+        Api().chat(model="other"),
+        Api().http.get("/v1/models/other"),
+        locked.chat(),
+        busy.chat(),
+    ]
+    statuses = [400, 404, 404, 401, 429]
+    assert [answer.status_code for answer in answers] == statuses
+    documents = described()["components"]["responses"]
+    for status, answer in zip(statuses, answers, strict=True):
+        schema("Error").validate(answer.json())
+        for header in documents[str(status)]["headers"]:
+            assert header in answer.headers
+    assert {"400", "404", "429", "503"} <= described()["paths"][CHAT]["post"]["responses"].keys()
