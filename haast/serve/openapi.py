@@ -9,7 +9,7 @@ from haast import __version__
 from haast.serve.fields import HARMLESS, REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
 from haast.serve.middleware import OPEN_PATHS
 from haast.serve.openapi_answers import ANSWERS, EVENTS, JSON
-from haast.serve.openapi_fields import FIELDS, TOKEN_LIMITS
+from haast.serve.openapi_fields import FIELDS, RULES, TOKEN_LIMITS
 from haast.serve.openapi_messages import MESSAGES
 from haast.serve.protocol import (
     Body,
@@ -100,6 +100,7 @@ def body_schemas(body: type[Body], facts: Facts) -> dict[str, Schema]:
             note = FIELDS.get(f"{name}.{field}", FIELDS.get(field, {}))
             fields[field] = _field(kind, _for_server(field, note, facts), field in required)
         schema.pop("title", None)
+        schema |= RULES.get(name, {})
     own = whole["properties"]
     for field, allowed in REFUSED.get(body, {}).items():
         own.setdefault(field, _refused(FIELDS.get(field, {}), allowed))
@@ -172,16 +173,28 @@ def _responses(path: str, method: str, facts: Facts) -> dict[str, Any]:
     if path == "/metrics":
         content = {"text/plain": {"schema": {"type": "string"}}}
     if key in EVENTS:
-        content["text/event-stream"] = {
-            "schema": {"type": "string"},
-            "x-event": {"$ref": _REF.format(model=EVENTS[key])},
-        }
+        content["text/event-stream"] = {"schema": _event(EVENTS[key])}
     answers: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
     possible = {"500", "503"} | ({"401"} if facts.has_keys and path not in OPEN_PATHS else set())
     possible |= {"400", "404", "413", "429"} if method == "POST" else set()
     possible |= {"404"} if "{" in path else set()
     return answers | {
         status: {"$ref": f"#/components/responses/{status}"} for status in sorted(possible)
+    }
+
+
+def _event(name: str) -> Schema:
+    """One event of a stream."""
+    document = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": _REF.format(model=name)},
+    }
+    return {
+        "type": "object",
+        "description": "A server-sent event.",
+        "required": ["data"],
+        "properties": {"data": {"anyOf": [document, {"const": "[DONE]"}]}},
     }
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 Schema = dict[str, Any]
-NAME = r"^[^\s<{]+$"
+NAME = r"^[^\s\x1c-\x1f\x85<{]+$"
+"""Of a function. These control characters are blanks to Python, but not to the \\s of others"""
 
 
 def _ref(name: str) -> Schema:

@@ -116,6 +116,8 @@ SAMPLING = [
     {"stream": "yes"},
     {"stream": True, "stream_options": {"include_usage": True}},
     {"stream": True, "stream_options": {"include_usage": 1}},
+    {"stream_options": {"include_usage": True}},
+    {"stream": False, "stream_options": None},
     {"priority": 0.5},
     {"cache_salt": 5},
     {"model": "other"},
@@ -164,7 +166,10 @@ CHATS = [
     {"logprobs": True, "top_logprobs": 20},
     {"logprobs": True, "top_logprobs": 21},
     {"logprobs": 5},
+    {"top_logprobs": 2},
     {"max_completion_tokens": 0},
+    {"max_completion_tokens": 5, "max_tokens": 6},
+    {"reasoning_effort": "low", "reasoning": {"effort": "high"}},
 ]
 PLAINS = [
     {"prompt": ""},
@@ -177,6 +182,8 @@ PLAINS = [
     {"prompt": [5, "a"]},
     {"prompt": None},
     {"echo": True},
+    {"echo": True, "logprobs": 2},
+    {"echo": False, "logprobs": 2},
     {"logprobs": 20},
     {"logprobs": 21},
     {"logprobs": True},
@@ -184,7 +191,13 @@ PLAINS = [
     {"suffix": "a"},
     {"max_completion_tokens": 5},
 ]
-TOKENS = [{"prompt": 5}, {"return_token_strs": True}, {"add_generation_prompt": False}]
+TOKENS = [
+    {"prompt": 5},
+    {"messages": HELLO},
+    {"prompt": None, "messages": HELLO},
+    {"return_token_strs": True},
+    {"add_generation_prompt": False},
+]
 CASES = [
     *((path, more) for path in (CHAT, PLAIN) for more in SAMPLING),
     *((CHAT, more) for more in CHATS),

@@ -16,8 +16,11 @@ SCRIPTS = {
 
 
 def name_of(path: str, content: str = "application/json", method: str = "post") -> str:
-    kinds = described()["paths"][path][method]["responses"]["200"]["content"][content]
-    return (kinds.get("x-event") or kinds["schema"])["$ref"].split("/")[-1]
+    kinds = described()["paths"][path][method]["responses"]["200"]["content"]
+    schema = kinds[content]["schema"]
+    if content == "text/event-stream":
+        schema = schema["properties"]["data"]["anyOf"][0]["contentSchema"]
+    return schema["$ref"].split("/")[-1]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
