@@ -56,6 +56,7 @@ def make_app(service: Service) -> Starlette:
             *routes,
             Route("/openapi.json", _openapi),
             Route("/", pages.chat),
+            Route("/docs", pages.docs),
         ],
         middleware=middleware,
         exception_handlers={

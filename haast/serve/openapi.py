@@ -121,7 +121,7 @@ def _field(kind: Schema, note: Schema, is_required: bool) -> Schema:
     """A property: what pydantic says of its type, narrowed and explained by its note."""
     kinds = [one for one in kind.get("anyOf", [kind]) if one != {"type": "null"}]
     is_nullable = not is_required
-    words = {key: note[key] for key in ("description", "default") if key in note}
+    words = {key: note[key] for key in ("description", "default", "examples") if key in note}
     rest = {key: value for key, value in note.items() if key not in words}
     if "enum" in rest:
         return words | {"enum": [*rest["enum"], *([None] * is_nullable)]}

@@ -132,6 +132,7 @@ FIELDS: dict[str, Schema] = {
     # chats
     "messages": {
         "description": "The conversation so far.",
+        "examples": [[{"role": "user", "content": "What is a bald eagle?"}]],
         "minItems": 1,
         "items": {"$ref": "#/components/schemas/Message"},
     },
@@ -162,6 +163,7 @@ FIELDS: dict[str, Schema] = {
     "prompt": {
         "description": "A text or token ids, or a list of either for an answer to each. "
         "No text becomes a special token.",
+        "examples": ["A bald eagle is"],
         "anyOf": [
             _TEXT,
             {"type": "array", "items": TOKEN_ID, "minItems": 1},
@@ -190,7 +192,7 @@ FIELDS: dict[str, Schema] = {
         "minItems": 1,
     },
     "return_token_strs": {"description": "Also tell each token's text.", "default": False},
-    "tokens": {"description": "Token ids.", "items": TOKEN_ID},
+    "tokens": {"description": "Token ids.", "items": TOKEN_ID, "examples": [[1, 2, 3]]},
 }
 """Field, or Model.field where it differs there -> keywords for its schema; `enum` and `anyOf` stand
 in place of the type"""

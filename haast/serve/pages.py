@@ -17,6 +17,11 @@ async def chat(_request: Request) -> Response:
     return _page("chat.html")
 
 
+async def docs(_request: Request) -> Response:
+    """A page that shows /openapi.json."""
+    return _page("docs.html")
+
+
 def _page(name: str) -> Response:
     text, policy = load(name)
     headers = {

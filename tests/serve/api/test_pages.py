@@ -7,7 +7,7 @@ import pytest
 
 from .conftest import Api
 
-PAGES = {"/": "chat.html"}
+PAGES = {"/": "chat.html", "/docs": "docs.html"}
 UNSAFE = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(")
 
 
@@ -24,7 +24,9 @@ def test_a_page_needs_nothing_but_itself(path):
     assert response.headers["x-content-type-options"] == "nosniff"
     text = response.text
     assert len(text) < 64_000 and text.count("<script>") == text.count("<style>") == 1
-    loaded = re.findall(r"""(?:src|href|action)=["']?([^"'\s>]+)|url\(([^)]*)\)|@import""", text)
+    loaded = re.findall(
+        r"""(?:src|href|action)=["']?([^"'\s>]+)|\burl\((["'][^)]*)\)|@import""", text
+    )
     assert all(one[0].startswith(("data:", "#")) or one[0] in ("docs", "./") for one in loaded), (
         loaded
     )
