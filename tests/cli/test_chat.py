@@ -190,6 +190,9 @@ def test_a_conversation_in_a_terminal():
         terminal.type("fail\n")
         terminal.until("haast: error: 503: it is broken")
         terminal.until("> ")
+        terminal.type("four\n")
+        terminal.until(r"You said four, after 2\.")  # what failed is forgotten
+        terminal.until("> ")
         terminal.type("/exit\n")
         assert terminal.close() == 0
     assert [m["role"] for m in asked_of(played)[1]["messages"]] == ["user", "assistant", "user"]
