@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import time
@@ -150,7 +151,8 @@ class Terminal:
         """Wait for a text; what came up to its end."""
         deadline = time.monotonic() + 30
         while not (found := re.search(pattern, self.seen)):
-            assert time.monotonic() < deadline, self.seen
+            ready, _, _ = select.select([self.ours], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"no {pattern}; there is: {self.seen}"
             self.seen += os.read(self.ours, 4096).decode(errors="replace")
         before, self.seen = self.seen[: found.end()], self.seen[found.end() :]
         return before
@@ -158,15 +160,17 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
-    def close(self) -> int:
-        code = self.process.wait(20)
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error) -> None:
+        self.process.kill()
+        self.process.wait()
         os.close(self.ours)
-        return code
 
 
 def test_a_conversation_in_a_terminal():
-    with scripted(script) as (url, played):
-        terminal = Terminal("--base-url", url)
+    with scripted(script) as (url, played), Terminal("--base-url", url) as terminal:
         terminal.until(f"org/tiny at {url}")
         terminal.until("> ")
         terminal.type("one\n")
@@ -194,13 +198,15 @@ def test_a_conversation_in_a_terminal():
         terminal.until(r"You said four, after 2\.")  # what failed is forgotten
         terminal.until("> ")
         terminal.type("/exit\n")
-        assert terminal.close() == 0
+        assert terminal.process.wait(20) == 0
     assert [m["role"] for m in asked_of(played)[1]["messages"]] == ["user", "assistant", "user"]
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program():
-    with scripted(script) as (url, played):
-        terminal = Terminal("--base-url", url, "--no-reasoning")
+    with (
+        scripted(script) as (url, played),
+        Terminal("--base-url", url, "--no-reasoning") as terminal,
+    ):
         terminal.until("> ")
         terminal.type("\x03")  # at the prompt it stops nothing
         terminal.until("> ")
@@ -213,5 +219,5 @@ def test_ctrl_c_stops_the_answer_and_not_the_program():
         assert "Hm" not in terminal.until(r"You said next, after 2\.")
         terminal.until("> ")
         terminal.type("\x04")
-        assert terminal.close() == 0
+        assert terminal.process.wait(20) == 0
     assert asked_of(played)[1]["messages"][1] == {"role": "assistant", "content": "One two"}
