@@ -70,6 +70,13 @@ _SERVER_OPTIONS = (
         help="both = send reasoning as `reasoning_content` too.",
     ),
     click.option(
+        "--response-store-mib",
+        type=click.IntRange(0),
+        default=256,
+        show_default=True,
+        help="Memory for responses that clients may come back to (/v1/responses); 0 = none.",
+    ),
+    click.option(
         "--log-level",
         type=click.Choice(LEVELS, case_sensitive=False),
         default="INFO",
@@ -149,4 +156,5 @@ def _settings(options: dict[str, Any]) -> "Settings":
         allowed_origins=options["allowed_origins"],
         conversation_date=options["conversation_date"],
         mirrors_reasoning=options["reasoning_field"] == "both",
+        response_store_mib=options["response_store_mib"],
     )

@@ -16,6 +16,7 @@ from haast.serve.middleware import ApiKeys, RequestIds
 from haast.serve.openapi import Facts, describe
 from haast.serve.requests import service_of
 from haast.serve.responses import document
+from haast.serve.responses_api import routes as responses_api
 from haast.serve.service import Service
 from haast.serve.sse import error_response
 
@@ -24,6 +25,11 @@ ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
     "/v1/chat/completions": ("POST", chat.completions),
     "/v1/chat/completions/render": ("POST", chat.render),
     "/v1/completions": ("POST", completions.completions),
+    "/v1/responses": ("POST", responses_api.create),
+    "/v1/responses/input_tokens": ("POST", responses_api.input_tokens),
+    "/v1/responses/{response_id}": ("GET", responses_api.retrieve),
+    "/v1/responses/{response_id}/cancel": ("POST", responses_api.cancel),
+    "/v1/responses/{response_id}/input_items": ("GET", responses_api.input_items),
     "/v1/models": ("GET", endpoints.models),
     "/v1/models/{name:path}": ("GET", endpoints.model),
     "/tokenize": ("POST", endpoints.tokenize),
@@ -33,12 +39,15 @@ ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
     "/version": ("GET", endpoints.version),
     "/metrics": ("GET", endpoints.metrics),
 }
+DELETIONS: dict[str, Endpoint] = {"/v1/responses/{response_id}": responses_api.delete}
+"""Paths that can also be deleted"""
 
 
 def make_app(service: Service) -> Starlette:
     """The ASGI application over a service."""
     settings = service.settings
     routes = [Route(path, e, methods=[method]) for path, (method, e) in ENDPOINTS.items()]
+    routes += [Route(path, e, methods=["DELETE"]) for path, e in DELETIONS.items()]
     middleware = [
         Middleware(RequestIds),
         Middleware(
@@ -79,6 +88,7 @@ async def _openapi(request: Request) -> Response:
         has_keys=bool(service.settings.api_keys),
     )
     every = [(path, method, endpoint) for path, (method, endpoint) in ENDPOINTS.items()]
+    every += [(path, "DELETE", endpoint) for path, endpoint in DELETIONS.items()]
     return document(
         describe(
             ((path.replace(":path", ""), method, e.__doc__ or "") for path, method, e in every),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from haast import __version__
+from haast.serve import openapi_response_answers, openapi_responses
 from haast.serve.fields import HARMLESS, REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
 from haast.serve.middleware import OPEN_PATHS
 from haast.serve.openapi_answers import ANSWERS, EVENTS, JSON
@@ -16,15 +17,24 @@ from haast.serve.protocol import (
     ChatBody,
     CompletionBody,
     DetokenizeBody,
+    GenerationBody,
     TokenizeBody,
 )
+from haast.serve.responses_api.body import ResponseBody
 
 Schema = dict[str, Any]
+_FIELDS = FIELDS | openapi_responses.FIELDS
+_RULES = RULES | {"ResponseBody": openapi_responses.RULES}
+_SCHEMAS = MESSAGES | ANSWERS | openapi_responses.SCHEMAS | openapi_response_answers.ANSWERS
+_JSON = JSON | openapi_response_answers.JSON
+_EVENTS = EVENTS | openapi_response_answers.EVENTS
 _REF = "#/components/schemas/{model}"
 BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatBody,
     "/v1/chat/completions/render": ChatBody,
     "/v1/completions": CompletionBody,
+    "/v1/responses": ResponseBody,
+    "/v1/responses/input_tokens": ResponseBody,
     "/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
 }
@@ -32,6 +42,7 @@ BODIES: dict[str, type[Body]] = {
 REFUSED: dict[type[Body], Mapping[str, tuple[Any, ...]]] = {
     ChatBody: REFUSED_IN_CHAT,
     CompletionBody: REFUSED_IN_COMPLETIONS,
+    ResponseBody: openapi_responses.REFUSED,
     TokenizeBody: {"add_generation_prompt": (True,), "continue_final_message": (False,)},
 }
 """Body -> fields that are known and not supported, and the values at which they ask for nothing"""
@@ -69,7 +80,7 @@ def describe(endpoints: Iterable[tuple[str, str, str]], facts: Facts) -> dict[st
     for body in BODIES.values():
         schemas |= body_schemas(body, facts)
     token_id = {"type": "integer", "minimum": 0, "maximum": facts.vocab_size - 1}
-    schemas |= {"TokenId": token_id} | MESSAGES | ANSWERS
+    schemas |= {"TokenId": token_id} | _SCHEMAS
     paths: dict[str, dict[str, Any]] = {}
     for path, method, text in endpoints:
         paths.setdefault(path, {})[method.lower()] = _operation(path, method, text, facts)
@@ -97,17 +108,21 @@ def body_schemas(body: type[Body], facts: Facts) -> dict[str, Schema]:
         required = schema.get("required", [])
         fields = schema.get("properties", {})
         for field, kind in fields.items():
-            note = FIELDS.get(f"{name}.{field}", FIELDS.get(field, {}))
-            fields[field] = _field(kind, _for_server(field, note, facts), field in required)
+            note = _for_server(field, _note(name, field), facts)
+            fields[field] = _field(kind, note, field in required)
         schema.pop("title", None)
-        schema |= RULES.get(name, {})
+        schema |= _RULES.get(name, {})
     own = whole["properties"]
     for field, allowed in REFUSED.get(body, {}).items():
-        own.setdefault(field, _refused(FIELDS.get(field, {}), allowed))
-    if body in (ChatBody, CompletionBody):
+        own.setdefault(field, _refused(_note(body.__name__, field), allowed))
+    if issubclass(body, GenerationBody):
         ignored = {"description": "Accepted; changes nothing."}
         own |= dict.fromkeys(sorted(HARMLESS - own.keys()), ignored)
     return found
+
+
+def _note(model: str, field: str) -> Schema:
+    return _FIELDS.get(f"{model}.{field}", _FIELDS.get(field, {}))
 
 
 def _for_server(field: str, note: Schema, facts: Facts) -> Schema:
@@ -140,7 +155,7 @@ def _refused(note: Schema, allowed: tuple[Any, ...]) -> Schema:
     values: list[Any] = [None]
     for value in allowed:
         values += [value] * (value not in values)  # 1 and 1.0 are one number to a schema
-    about = note.get("description", "")
+    about = note.get("description", "").removeprefix("Not supported. ")
     return {"description": f"Not supported. {about}".strip(), "enum": values}
 
 
@@ -158,26 +173,34 @@ def _operation(path: str, method: str, text: str, facts: Facts) -> dict[str, Any
         schema = {"$ref": _REF.format(model=BODIES[path].__name__)}
         content = {"application/json": {"schema": schema}}
         operation["requestBody"] = {"required": True, "content": content}
-    text_parameter = {"in": "path", "required": True, "schema": {"type": "string"}}
-    if names := re.findall(r"{(\w+)}", path):
-        operation["parameters"] = [{"name": one, **text_parameter} for one in names]
+    if parameters := _parameters(path, method):
+        operation["parameters"] = parameters
     if facts.has_keys and path not in OPEN_PATHS:
         operation["security"] = [{"key": []}]
     return operation
 
 
+def _parameters(path: str, method: str) -> list[Schema]:
+    text = {"in": "path", "required": True, "schema": {"type": "string"}}
+    queries = openapi_response_answers.QUERIES.get((method, path), {})
+    return [
+        *({"name": name, **text} for name in re.findall(r"{(\w+)}", path)),
+        *({"name": name, "in": "query", "schema": schema} for name, schema in queries.items()),
+    ]
+
+
 def _responses(path: str, method: str, facts: Facts) -> dict[str, Any]:
     key = (method, path)
-    kind = {"$ref": _REF.format(model=JSON[key])} if key in JSON else {"type": "object"}
+    kind = {"$ref": _REF.format(model=_JSON[key])} if key in _JSON else {"type": "object"}
     content: dict[str, Any] = {"application/json": {"schema": kind}}
     if path == "/metrics":
         content = {"text/plain": {"schema": {"type": "string"}}}
-    if key in EVENTS:
-        content["text/event-stream"] = {"schema": _event(EVENTS[key])}
+    if key in _EVENTS:
+        content["text/event-stream"] = {"schema": _event(_EVENTS[key])}
     answers: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
     possible = {"500", "503"} | ({"401"} if facts.has_keys and path not in OPEN_PATHS else set())
     possible |= {"400", "404", "413", "429"} if method == "POST" else set()
-    possible |= {"404"} if "{" in path else set()
+    possible |= {"400", "404"} if "{" in path else set()
     return answers | {
         status: {"$ref": f"#/components/responses/{status}"} for status in sorted(possible)
     }

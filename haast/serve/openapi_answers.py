@@ -8,19 +8,19 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 _LOGPROB: Schema = {"type": "number"}
 
 
-def _ref(name: str) -> Schema:
+def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _or_null(schema: Schema) -> Schema:
+def or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _list(schema: Schema) -> Schema:
+def a_list(schema: Schema) -> Schema:
     return {"type": "array", "items": schema}
 
 
-def _object(about: str, optional: Schema | None = None, **fields: Schema) -> Schema:
+def an_object(about: str, optional: Schema | None = None, **fields: Schema) -> Schema:
     """An object that has all of `fields`, perhaps `optional` ones, and no other."""
     return {
         "type": "object",
@@ -37,51 +37,51 @@ def _reasons(*names: str | None) -> Schema:
 
 _HEAD = {"id": _TEXT, "created": {"type": "integer"}, "model": _TEXT}
 _REASONING = {"reasoning": _TEXT, "reasoning_content": _TEXT}
-_TOKEN = {"token": _TEXT, "logprob": _LOGPROB, "bytes": _list({"type": "integer"})}
+_TOKEN = {"token": _TEXT, "logprob": _LOGPROB, "bytes": a_list({"type": "integer"})}
 _CALL = {"id": _TEXT, "type": {"const": "function"}}
 _CHAT_REASONS = _reasons("stop", "length", "tool_calls")
 _TEXT_REASONS = _reasons("stop", "length")
-_MAYBE_USAGE = {"usage": _or_null(_ref("Usage"))}
+_MAYBE_USAGE = {"usage": or_null(ref("Usage"))}
 
 ANSWERS: dict[str, Schema] = {
-    "ChatCompletion": _object(
+    "ChatCompletion": an_object(
         "A whole answer to a chat.",
         **_HEAD,
         object={"const": "chat.completion"},
-        choices=_list(_ref("ChatChoice")),
-        usage=_ref("Usage"),
+        choices=a_list(ref("ChatChoice")),
+        usage=ref("Usage"),
     ),
-    "ChatChoice": _object(
+    "ChatChoice": an_object(
         "One of the answers.",
         index=_COUNT,
-        message=_ref("AnswerMessage"),
-        logprobs=_or_null(_ref("ChatLogprobs")),
+        message=ref("AnswerMessage"),
+        logprobs=or_null(ref("ChatLogprobs")),
         finish_reason=_CHAT_REASONS,
     ),
-    "AnswerMessage": _object(
+    "AnswerMessage": an_object(
         "What the model says, thinks and calls.",
-        {**_REASONING, "tool_calls": _list(_ref("AnswerToolCall"))},
+        {**_REASONING, "tool_calls": a_list(ref("AnswerToolCall"))},
         role={"const": "assistant"},
-        content=_or_null(_TEXT),
+        content=or_null(_TEXT),
         refusal={"type": "null"},
     ),
-    "AnswerToolCall": _object(
+    "AnswerToolCall": an_object(
         "A function that the model wants called.",
         **_CALL,
-        function=_object("Arguments are JSON text.", name=_TEXT, arguments=_TEXT),
+        function=an_object("Arguments are JSON text.", name=_TEXT, arguments=_TEXT),
     ),
-    "ChatCompletionChunk": _object(
+    "ChatCompletionChunk": an_object(
         "An event of a streamed chat. The one with the usage, if asked for, has no choices.",
         _MAYBE_USAGE,
         **_HEAD,
         object={"const": "chat.completion.chunk"},
-        choices=_list(_ref("ChatChunkChoice")),
+        choices=a_list(ref("ChatChunkChoice")),
     ),
-    "ChatChunkChoice": _object(
+    "ChatChunkChoice": an_object(
         "What an answer gains.",
         index=_COUNT,
-        delta=_ref("ChatDelta"),
-        logprobs=_or_null(_ref("ChatLogprobs")),
+        delta=ref("ChatDelta"),
+        logprobs=or_null(ref("ChatLogprobs")),
         finish_reason=_CHAT_REASONS,
     ),
     "ChatDelta": {
@@ -91,74 +91,74 @@ ANSWERS: dict[str, Schema] = {
             "role": {"const": "assistant"},
             "content": _TEXT,
             **_REASONING,
-            "tool_calls": _list(_ref("ToolCallDelta")),
+            "tool_calls": a_list(ref("ToolCallDelta")),
         },
         "additionalProperties": False,
     },
-    "ToolCallDelta": _object(
+    "ToolCallDelta": an_object(
         "A call begins with its id and name; arguments follow.",
         _CALL,
         index=_COUNT,
         function={"type": "object", "properties": {"name": _TEXT, "arguments": _TEXT}},
     ),
-    "ChatLogprobs": _object(
+    "ChatLogprobs": an_object(
         "Of the content's tokens.",
-        content=_list(_ref("TokenLogprob")),
+        content=a_list(ref("TokenLogprob")),
         refusal={"type": "null"},
     ),
-    "TokenLogprob": _object(
+    "TokenLogprob": an_object(
         "A token and the likeliest ones in its place.",
         **_TOKEN,
-        top_logprobs=_list(_object("One of the likeliest.", **_TOKEN)),
+        top_logprobs=a_list(an_object("One of the likeliest.", **_TOKEN)),
     ),
-    "Completion": _object(
+    "Completion": an_object(
         "Whole answers to prompts.",
         **_HEAD,
         object={"const": "text_completion"},
-        choices=_list(_ref("CompletionChoice")),
-        usage=_ref("Usage"),
+        choices=a_list(ref("CompletionChoice")),
+        usage=ref("Usage"),
     ),
-    "CompletionChunk": _object(
+    "CompletionChunk": an_object(
         "An event of a streamed completion. The one with the usage, if asked for, has no choices.",
         _MAYBE_USAGE,
         **_HEAD,
         object={"const": "text_completion"},
-        choices=_list(_ref("CompletionChoice")),
+        choices=a_list(ref("CompletionChoice")),
     ),
-    "CompletionChoice": _object(
+    "CompletionChoice": an_object(
         "An answer, or what it gains. Answer j to prompt i has the index i * n + j.",
         index=_COUNT,
         text=_TEXT,
-        logprobs=_or_null(_ref("CompletionLogprobs")),
+        logprobs=or_null(ref("CompletionLogprobs")),
         finish_reason=_TEXT_REASONS,
     ),
-    "CompletionLogprobs": _object(
+    "CompletionLogprobs": an_object(
         "Of the tokens, in order.",
-        tokens=_list(_TEXT),
-        token_logprobs=_list(_LOGPROB),
-        top_logprobs=_list({"type": "object", "additionalProperties": _LOGPROB}),
-        text_offset=_list(_COUNT),
+        tokens=a_list(_TEXT),
+        token_logprobs=a_list(_LOGPROB),
+        top_logprobs=a_list({"type": "object", "additionalProperties": _LOGPROB}),
+        text_offset=a_list(_COUNT),
     ),
-    "Usage": _object(
+    "Usage": an_object(
         "Tokens, special ones included.",
         prompt_tokens=_COUNT,
         completion_tokens=_COUNT,
         total_tokens=_COUNT,
-        prompt_tokens_details=_object("Found in the cache.", cached_tokens=_COUNT),
-        completion_tokens_details=_object("Of the analysis channel.", reasoning_tokens=_COUNT),
+        prompt_tokens_details=an_object("Found in the cache.", cached_tokens=_COUNT),
+        completion_tokens_details=an_object("Of the analysis channel.", reasoning_tokens=_COUNT),
     ),
-    "RenderedChat": _object(
+    "RenderedChat": an_object(
         "The prompt that a chat makes.",
         model=_TEXT,
-        prompt_token_ids=_list(_ref("TokenId")),
+        prompt_token_ids=a_list(ref("TokenId")),
         prompt=_TEXT,
         count=_COUNT,
         max_model_len=_COUNT,
     ),
-    "ModelList": _object(
-        "All names of the model.", object={"const": "list"}, data=_list(_ref("Model"))
+    "ModelList": an_object(
+        "All names of the model.", object={"const": "list"}, data=a_list(ref("Model"))
     ),
-    "Model": _object(
+    "Model": an_object(
         "The model under one of its names.",
         id=_TEXT,
         object={"const": "model"},
@@ -167,19 +167,19 @@ ANSWERS: dict[str, Schema] = {
         root={"type": "string", "description": "Where its weights are."},
         max_model_len={**_COUNT, "description": "Tokens of prompt and answer together."},
     ),
-    "Tokens": _object(
+    "Tokens": an_object(
         "Token ids of a text or chat.",
-        {"token_strs": _list(_TEXT)},
+        {"token_strs": a_list(_TEXT)},
         count=_COUNT,
         max_model_len=_COUNT,
-        tokens=_list(_ref("TokenId")),
+        tokens=a_list(ref("TokenId")),
     ),
-    "Text": _object("The text of token ids.", prompt=_TEXT),
-    "Status": _object("All is well.", status={"const": "ok"}),
-    "Version": _object("Of haast.", version=_TEXT),
-    "Error": _object(
+    "Text": an_object("The text of token ids.", prompt=_TEXT),
+    "Status": an_object("All is well.", status={"const": "ok"}),
+    "Version": an_object("Of haast.", version=_TEXT),
+    "Error": an_object(
         "What went wrong.",
-        error=_object(
+        error=an_object(
             "In OpenAI's form.",
             message={"type": "string", "description": "One line for people."},
             type={"type": "string", "description": "The kind of error."},

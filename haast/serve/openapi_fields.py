@@ -8,7 +8,7 @@ _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _EFFORTS = ["low", "medium", "high", "minimal", "xhigh", "max"]
 _PENALTY: Schema = {"minimum": -2, "maximum": 2, "default": 0}
-TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "min_tokens")
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 """Fields that may be no larger than an answer can be"""
 
 FIELDS: dict[str, Schema] = {
@@ -210,11 +210,11 @@ def _only_with(name: str, other: str) -> Schema:
     return {"anyOf": [_not_given(name), _given(other, {"const": True})]}
 
 
-_STREAM = _only_with("stream_options", "stream")
+STREAM_RULE = _only_with("stream_options", "stream")
 RULES: dict[str, Schema] = {
     "ChatBody": {
         "allOf": [
-            _STREAM,
+            STREAM_RULE,
             _only_with("top_logprobs", "logprobs"),
             {"anyOf": [_not_given("max_tokens"), _not_given("max_completion_tokens")]},
             {"anyOf": [_not_given("reasoning_effort"), _not_given("reasoning")]},
@@ -222,7 +222,7 @@ RULES: dict[str, Schema] = {
     },
     "CompletionBody": {
         "allOf": [
-            _STREAM,
+            STREAM_RULE,
             {"anyOf": [_not_given("logprobs"), {"properties": {"echo": {"enum": [False, None]}}}]},
         ]
     },

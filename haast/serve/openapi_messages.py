@@ -48,6 +48,9 @@ MESSAGES: dict[str, Schema] = {
         reasoning=_REASONING,
         reasoning_content=_REASONING,
         tool_calls={"type": ["array", "null"], "items": _ref("ToolCall")},
+        phase={
+            "description": "commentary = said before calls.",
+        },
     )
     | {
         "anyOf": [

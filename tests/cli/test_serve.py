@@ -73,13 +73,15 @@ def test_flags_and_their_aliases(serve):
 def test_server_flags(serve):
     names = ("--served-model-name", "a", "--served-model-name", "b", "--api-key", "k")
     other = ("--allowed-origins", "http://x", "--conversation-date", "2026-01-02")
-    started, _ = serve(*names, *other, "--reasoning-field", "both", "--host", "::1", "--port", 9)
+    other += ("--reasoning-field", "both", "--response-store-mib", 0)
+    started, _ = serve(*names, *other, "--host", "::1", "--port", 9)
     assert started.settings == Settings(
         models=("a", "b"),
         api_keys=("k",),
         allowed_origins=("http://x",),
         conversation_date="2026-01-02",
         mirrors_reasoning=True,
+        response_store_mib=0,
     )
     assert started.listening == Listening("::1", 9, 30)
     assert serve("org/model")[0].settings.models == ("org/model",)

@@ -57,7 +57,7 @@ def test_unknown_model(api, path):
 def test_unknown_paths_and_methods(api):
     assert error_of(api.http.get("/v1/nothing"), 404)["message"] == "Not Found: GET /v1/nothing"
     error_of(api.http.get("/v1/chat/completions"), 405)
-    error_of(api.http.post("/v1/responses", content="{}"), 404)
+    error_of(api.http.post("/v1/embeddings", content="{}"), 404)
 
 
 def test_too_long(api):

@@ -1,12 +1,15 @@
 """What the server answers is what /openapi.json says that it answers."""
 
+import json
+
 import pytest
 
 from haast.engine.request import QueueFullError
 
 from .conftest import Api, events
+from .openapi_cases import CHAT, NEEDED, PLAIN
 from .spoken import TOKENIZER, call, message, says, thought_and_said
-from .test_openapi import CHAT, NEEDED, PLAIN, described, schema
+from .test_openapi import described, schema
 
 SCRIPTS = {
     "thought": says(thought_and_said("Hm.", "Hello there.")),
@@ -70,3 +73,32 @@ def test_errors():
         for header in documents[str(status)]["headers"]:
             assert header in answer.headers
     assert {"400", "404", "429", "503"} <= described()["paths"][CHAT]["post"]["responses"].keys()
+
+
+RESPONSES = "/v1/responses"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_responses_and_their_events(script):
+    api = Api(SCRIPTS[script])
+    one = f"{RESPONSES}/{{response_id}}"
+    include = ["message.output_text.logprobs", "reasoning.encrypted_content"]
+    asked = {"input": "Hello", "include": include, "tools": [{"type": "function", "name": "f"}]}
+    response = api.post(RESPONSES, **asked).json()
+    schema(name_of(RESPONSES)).validate(response)
+    for event in told_of(api.post(RESPONSES, **asked, stream=True)):
+        schema(name_of(RESPONSES, "text/event-stream")).validate(event)
+    path = f"{RESPONSES}/{response['id']}"
+    schema(name_of(one, method="get")).validate(api.http.get(path).json())
+    items = api.http.get(f"{path}/input_items").json()
+    schema(name_of(f"{one}/input_items", method="get")).validate(items)
+    schema(name_of(one, method="delete")).validate(api.http.delete(path).json())
+    size = api.post(f"{RESPONSES}/input_tokens", input="Hello").json()
+    schema(name_of(f"{RESPONSES}/input_tokens")).validate(size)
+    queries = described()["paths"][f"{one}/input_items"]["get"]["parameters"]
+    assert [query["name"] for query in queries] == ["response_id", "limit", "order", "after"]
+
+
+def told_of(response) -> list:
+    lines = [line for line in response.text.splitlines() if line.startswith("data: {")]
+    return [json.loads(line.removeprefix("data: ")) for line in lines]

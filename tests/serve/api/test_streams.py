@@ -23,7 +23,7 @@ class Client:
 
     def __init__(self, api: Api, path: str, **body) -> None:
         self.app = api.http.app
-        self.data = json.dumps(BODIES[path] | body).encode()
+        self.data = json.dumps(BODIES.get(path, {}) | body).encode()
         self.scope = {
             "type": "http",
             "method": "POST",
