@@ -104,12 +104,11 @@ def serve(
     )
     click.echo(HEADING)
     rows = []
-    with count_bar("requests", BAR_HZ) as progress:
-        for row in measure(target, requests, sweep, progress):
-            rows.append(row)
-            click.echo(row_line(row))
-            if row["client_cpu_percent"] > SATURATED_PERCENT:
-                print_warning("the client needs most of a core here; it may be what is slow")
+    for row in measure(target, requests, sweep, lambda what: count_bar(what, BAR_HZ)):
+        rows.append(row)
+        click.echo(row_line(row))
+        if row["client_cpu_percent"] > SATURATED_PERCENT:
+            print_warning("the client needs most of a core here; it may be what is slow")
     result["rows"] = rows
     if plot is not None:
         draw(result).savefig(plot)

@@ -10,8 +10,9 @@ from haast.serve import openapi_response_answers, openapi_responses
 from haast.serve.fields import HARMLESS, REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
 from haast.serve.middleware import OPEN_PATHS
 from haast.serve.openapi_answers import ANSWERS, EVENTS, JSON
-from haast.serve.openapi_fields import FIELDS, RULES, TOKEN_LIMITS
+from haast.serve.openapi_fields import FIELDS, TOKEN_LIMITS
 from haast.serve.openapi_messages import MESSAGES
+from haast.serve.openapi_rules import RULES
 from haast.serve.protocol import (
     Body,
     ChatBody,

@@ -88,14 +88,37 @@ FIELDS: dict[str, Schema] = {
         "items": TOKEN_ID,
     },
     "ignore_eos": {"description": "Go on after the model's own stop tokens.", "default": False},
-    "thinking_token_budget": {"description": "Tokens that the reasoning may take."},
+    "thinking_token_budget": {"description": "Tokens that the reasoning may take.", "minimum": 0},
     # what it may look like
-    "response_format": {"description": "The format that the answer must have."},
+    "response_format": {
+        "description": "The format that the answer must have.",
+        "anyOf": [
+            {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"enum": ["text", "json_object"]}},
+            },
+            {
+                "type": "object",
+                "required": ["type", "json_schema"],
+                "properties": {
+                    "type": {"const": "json_schema"},
+                    "json_schema": {"type": "object", "required": ["schema"]},
+                },
+            },
+        ],
+    },
     "structured_outputs": {"description": "vLLM's way to ask for a format."},
     "guided_json": {"description": "vLLM's older way to ask for JSON of a schema."},
-    "guided_regex": {"description": "vLLM's older way to ask for a regular expression."},
-    "guided_choice": {"description": "vLLM's older way to ask for one of some texts."},
-    "guided_grammar": {"description": "vLLM's older way to ask for a grammar."},
+    "guided_regex": {
+        "description": "vLLM's older way to ask for a regular expression.",
+        "minLength": 1,
+    },
+    "guided_choice": {
+        "description": "vLLM's older way to ask for one of some texts.",
+        "minItems": 1,
+    },
+    "guided_grammar": {"description": "vLLM's older way to ask for a grammar.", "minLength": 1},
     # how it is served
     "priority": {
         "description": "Requests with a lower one run first.",
@@ -196,41 +219,3 @@ FIELDS: dict[str, Schema] = {
 }
 """Field, or Model.field where it differs there -> keywords for its schema; `enum` and `anyOf` stand
 in place of the type"""
-
-
-def _given(name: str, value: Schema) -> Schema:
-    return {"required": [name], "properties": {name: value}}
-
-
-def _not_given(name: str) -> Schema:
-    return {"properties": {name: {"type": "null"}}}
-
-
-def _only_with(name: str, other: str) -> Schema:
-    return {"anyOf": [_not_given(name), _given(other, {"const": True})]}
-
-
-STREAM_RULE = _only_with("stream_options", "stream")
-RULES: dict[str, Schema] = {
-    "ChatBody": {
-        "allOf": [
-            STREAM_RULE,
-            _only_with("top_logprobs", "logprobs"),
-            {"anyOf": [_not_given("max_tokens"), _not_given("max_completion_tokens")]},
-            {"anyOf": [_not_given("reasoning_effort"), _not_given("reasoning")]},
-        ]
-    },
-    "CompletionBody": {
-        "allOf": [
-            STREAM_RULE,
-            {"anyOf": [_not_given("logprobs"), {"properties": {"echo": {"enum": [False, None]}}}]},
-        ]
-    },
-    "TokenizeBody": {
-        "oneOf": [
-            {**_given("prompt", {"type": "string"}), "not": _given("messages", {"type": "array"})},
-            {**_given("messages", {"type": "array"}), "not": _given("prompt", {"type": "string"})},
-        ]
-    },
-}
-"""Model -> what holds of several of its fields together"""

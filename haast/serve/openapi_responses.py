@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from haast.serve.openapi_fields import STREAM_RULE
 from haast.serve.openapi_messages import NAME
+from haast.serve.openapi_rules import STREAM_RULE
 from haast.serve.responses_api.body import INCLUDABLE, LOGPROBS, MOVED, REFUSED_IN_RESPONSES
 
 Schema = dict[str, Any]

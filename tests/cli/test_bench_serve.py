@@ -1,6 +1,12 @@
 """`haast bench serve` from start to end against a server that plays a script."""
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
 from xml.etree import ElementTree
 
 import pytest
@@ -107,3 +113,37 @@ def test_refusals(haast, tmp_path):
 )
 def test_bad_values(refused, words):
     assert words[0] in refused("bench", "serve", *words)
+
+
+def test_rows_stay_on_a_terminal_while_a_bar_comes_and_goes():
+    ours, theirs = pty.openpty()
+    with scripted(script) as (url, _):
+        words = ("--base-url", url, "--concurrency", "1,2", "--input", "4", "--output", "5")
+        program = [sys.executable, "-m", "haast", "bench", "serve", *words]
+        with subprocess.Popen(program, stdout=theirs, stderr=theirs, env=TERMINAL) as process:
+            os.close(theirs)
+            seen = b""
+            with suppress(OSError):  # the terminal ends with the program
+                while part := os.read(ours, 4096):
+                    seen += part
+        os.close(ours)
+    assert process.returncode == 0
+    assert screen(seen.decode())[3:5] == ["1 8 0", "2 8 0"] and b"at once" in seen
+
+
+TERMINAL = os.environ | {"TERM": "xterm", "COLUMNS": "220"}
+
+
+def screen(output: str) -> list[str]:
+    """Of each line that stays, the first three words."""
+    lines = [""]
+    for part in re.split(r"(\r|\n|\x1b\[[\d?]*[A-Za-z])", output):
+        if part == "\n":
+            lines.append("")
+        elif part == "\x1b[1A":
+            lines.pop()
+        elif part == "\x1b[2K":
+            lines[-1] = ""
+        elif not part.startswith(("\r", "\x1b")):
+            lines[-1] += part
+    return [" ".join(line.split()[:3]) for line in lines]

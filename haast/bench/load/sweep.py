@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from haast.bench.load.rows import row
 from haast.bench.load.target import LoadError, Target, unreachable
 
 Progress = Callable[[int, int], None]
+"""Requests that have ended, and requests in all, those of the warm-up too"""
+Bar = Callable[[str], AbstractContextManager[Progress]]
 LEAST_REQUESTS = 8
 REQUESTS_A_SLOT = 4
 
@@ -37,34 +40,35 @@ class Sweep:
         return at_once if self.num_warmup is None else self.num_warmup
 
 
-def measure(
-    target: Target, requests: Requests, sweep: Sweep, progress: Progress
-) -> Iterator[dict[str, Any]]:
+def measure(target: Target, requests: Requests, sweep: Sweep, bar: Bar) -> Iterator[dict[str, Any]]:
     """One row a level; `row` says what it holds.
 
-    progress  called with requests that have ended and requests in all, those of warm-ups too
+    bar  what goes on -> a progress bar over a level, which is gone when its row is given
     Raises LoadError if the server cannot be reached, or answers no request of a level.
     """
-    levels = [
-        (index, at_once, is_warmup, count)
-        for index, at_once in enumerate(sweep.concurrency)
-        for is_warmup, count in (
-            (True, sweep.warmup_at(at_once)),
-            (False, sweep.requests_at(at_once)),
-        )
-        if count
-    ]
-    in_all = sum(count for *_, count in levels)
+    for index, at_once in enumerate(sweep.concurrency):
+        with bar(f"{at_once} at once") as progress:
+            level = _level(target, requests, sweep, index, progress)
+        yield row(level)
+
+
+def _level(
+    target: Target, requests: Requests, sweep: Sweep, index: int, progress: Progress
+) -> Level:
+    """The level number `index`, after its warm-up."""
+    at_once = sweep.concurrency[index]
+    counts = (sweep.warmup_at(at_once), sweep.requests_at(at_once))
     ended = itertools.count(1)
 
     def on_end() -> None:
-        progress(next(ended), in_all)
+        progress(next(ended), sum(counts))
 
-    for index, at_once, is_warmup, count in levels:
-        bodies = [requests.body(index, is_warmup, number) for number in range(count)]
-        level = _run(run_level(target, requests, at_once, bodies, sweep.timeout_s, on_end), target)
-        if not is_warmup:
-            yield row(level)
+    for part, count in enumerate(counts):
+        bodies = [requests.body(index, part, number) for number in range(count)]
+        if bodies:
+            work = run_level(target, requests, at_once, bodies, sweep.timeout_s, on_end)
+            level = _run(work, target)
+    return level
 
 
 def _run(work: Coroutine[Any, Any, Level], target: Target) -> Level:
