@@ -106,14 +106,16 @@ def _server_options(command: F) -> F:
 @max_batch_size(default=None, default_text="256 on a GPU, 8 on the CPU")
 @_server_options
 @config_file_option
-def command(model: Path | None, **options: Any) -> None:
+def command(model: Path | None, **options: Any) -> int:
     """Serve MODEL (or --model-path) over an OpenAI-compatible API until SIGTERM.
+
+    Open requests may end then; a second SIGTERM or Ctrl-C cuts them off, with exit code 143 or 130.
 
     Every option may also stand in HAAST_* variables, such as HAAST_PORT.
     """
     started = time.perf_counter()
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # warns at every malformed request
     options["model_path"] = _model_path(model, options["model_path"])
     for name in IGNORED:
         if options[name]:
@@ -137,7 +139,7 @@ def command(model: Path | None, **options: Any) -> None:
 
         listening = Listening(options["host"], options["port"], options["shutdown_timeout"])
         template = options["chat_template"]
-        run(EngineClient(config), settings, listening, template, progress, on_ready)
+        return run(EngineClient(config), settings, listening, template, progress, on_ready)
 
 
 def _model_path(positional: Path | None, option: Path | None) -> Path | None:
@@ -150,6 +152,8 @@ def _settings(options: dict[str, Any]) -> "Settings":
     from haast.serve.service import Settings
 
     path = options["model_path"]
+    if not all(options["api_keys"]):
+        raise click.UsageError("an --api-key is empty")
     return Settings(
         models=options["models"] or ("haast-tiny" if path is None else str(path),),
         api_keys=options["api_keys"],

@@ -12,7 +12,8 @@ from starlette.routing import Route
 
 from haast.serve import chat, completions, endpoints, pages
 from haast.serve.errors import MENDABLE, ApiError, api_error
-from haast.serve.middleware import ApiKeys, RequestIds
+from haast.serve.gate import Gated
+from haast.serve.middleware import ApiKeys, RequestIds, TrailingSlashes
 from haast.serve.openapi import Facts, describe
 from haast.serve.requests import service_of
 from haast.serve.responses import document
@@ -50,6 +51,7 @@ def make_app(service: Service) -> Starlette:
     routes += [Route(path, e, methods=["DELETE"]) for path, e in DELETIONS.items()]
     middleware = [
         Middleware(RequestIds),
+        Middleware(TrailingSlashes),
         Middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
@@ -58,6 +60,7 @@ def make_app(service: Service) -> Starlette:
             expose_headers=["x-request-id"],
         ),
     ]
+    middleware.append(Middleware(Gated, gate=service.gate))
     if settings.api_keys:
         middleware.append(Middleware(ApiKeys, keys=settings.api_keys))
     app = Starlette(
@@ -75,6 +78,7 @@ def make_app(service: Service) -> Starlette:
             Exception: _on_bug,
         },
     )
+    app.router.redirect_slashes = False  # TrailingSlashes has taken them away
     app.state.service = service
     return app
 

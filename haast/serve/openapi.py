@@ -51,14 +51,19 @@ ERRORS = {
     "400": "A field is wrong, or cannot be honoured; `param` names it.",
     "401": "No API key, or a wrong one.",
     "404": "No such model, or nothing at this path.",
+    "408": "The body did not come in time.",
     "413": "The body is too large.",
+    "415": "The body is compressed.",
     "429": "Too many requests wait already.",
+    "431": "The request line and the headers are too large.",
     "500": "An error of the server.",
-    "503": "The engine cannot answer.",
+    "503": "The engine is down, or the server busy or about to end.",
 }
+_RETRY = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
 _HEADERS = {
     "401": {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
-    "429": {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}},
+    "429": _RETRY,
+    "503": _RETRY,
 }
 
 
@@ -199,8 +204,10 @@ def _responses(path: str, method: str, facts: Facts) -> dict[str, Any]:
     if key in _EVENTS:
         content["text/event-stream"] = {"schema": _event(_EVENTS[key])}
     answers: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
-    possible = {"500", "503"} | ({"401"} if facts.has_keys and path not in OPEN_PATHS else set())
-    possible |= {"400", "404", "413", "429"} if method == "POST" else set()
+    possible = {"431", "500", "503"} | (
+        {"401"} if facts.has_keys and path not in OPEN_PATHS else set()
+    )
+    possible |= {"400", "404", "408", "413", "415", "429"} if method == "POST" else set()
     possible |= {"400", "404"} if "{" in path else set()
     return answers | {
         status: {"$ref": f"#/components/responses/{status}"} for status in sorted(possible)

@@ -9,6 +9,7 @@ from haast.harmony import ChatTemplate, Tokenizer
 from haast.prompt import PromptBuilder
 from haast.serve.client import EngineClient
 from haast.serve.errors import ApiError
+from haast.serve.gate import Gate
 from haast.serve.metrics import Exposition, Metrics
 from haast.serve.responses_api.store import ResponseStore
 
@@ -48,6 +49,7 @@ class Service:
     metrics: Metrics
     exposition: Exposition
     responses: ResponseStore
+    gate: Gate = field(default_factory=Gate)
     created: int = field(default_factory=lambda: int(time.time()))
     _probes: "list[asyncio.Future[None]]" = field(default_factory=list)
 
@@ -96,6 +98,6 @@ def make_service(
         tokenizer=tokenizer,
         prompts=PromptBuilder(tokenizer, template),
         metrics=metrics,
-        exposition=Exposition(metrics, client.stats, client.info, settings.models[0]),
+        exposition=Exposition(metrics, client, settings.models[0]),
         responses=ResponseStore(settings.response_store_mib << 20),
     )

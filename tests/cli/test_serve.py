@@ -132,6 +132,7 @@ def test_a_file_that_is_refused(refused, tmp_path, text, message):
 
 def test_refusals(refused, tmp_path):
     assert "give one" in refused("serve", "a", "--model-path", "b")
+    assert "an --api-key is empty" in refused("serve", "--api-key", "a", "--api-key", "")
     assert "cannot read" in refused("serve", "--config-file", tmp_path / "none.yaml")
     assert "max_queue_size must be at least 1" in refused("serve", "--max-queue-size", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -171,4 +172,4 @@ def test_sigterm_lets_open_requests_end_and_exits_with_0():
         asking.join(60)
         assert "".join(received).endswith("data: [DONE]\n\n")
         assert process.wait(30) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr.read().endswith(" INFO shutting down: 1 requests have 30 s to end\n")

@@ -31,7 +31,7 @@ LIMITS = (
     Limit("attention_prefill_wgmma_fp8", registers=128, per_mma=62.0, shared_a=8),
     Limit("rope_kv_write_fp8", registers=40, needs=(r"LDG\.E\.128", r"STG\.E\.64")),
     Limit("rope_kv_write", registers=40, needs=(r"LDG\.E\.128", r"STG\.E\.128")),
-    Limit("moe_combine", registers=56),
+    Limit(r"moe_combine_\w+", registers=64),
     Limit("moe_gather", registers=32),
     Limit(r"route_(place|small_\w+)", registers=32),
     Limit(r"route_choose_\w+", registers=56),

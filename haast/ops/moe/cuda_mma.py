@@ -10,7 +10,7 @@ from haast.mxfp4 import SwizzledWeight
 from haast.ops.dispatch import Kernel
 from haast.ops.hopper import why_no_kernels
 from haast.ops.moe.check import check_down, check_up
-from haast.ops.moe.combine import COMBINE, combine
+from haast.ops.moe.combine import OF_FP32, combine
 from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
@@ -95,7 +95,7 @@ def _symbols_down(
     assert isinstance(weight, SwizzledWeight)
     if len(h) == 0:
         return ()
-    return (f"moe_down_mma_n{_geometry(weight, len(h), 1).chunk_rows}", COMBINE)
+    return (f"moe_down_mma_n{_geometry(weight, len(h), 1).chunk_rows}", OF_FP32)
 
 
 def _up(x: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing, limit: float) -> Tensor:

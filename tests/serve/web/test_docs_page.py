@@ -24,6 +24,12 @@ def docs(browser, url):
     browser.wait("document.querySelector('section')")
 
 
+def test_it_finds_the_api_also_behind_a_slash(browser, here):
+    browser.open(f"{here.url}/docs/")
+    browser.wait("document.querySelector('section')")
+    assert browser.run("return document.querySelector('#home').href") == f"{here.url}/"
+
+
 def test_every_endpoint_and_what_it_takes(browser, here):
     docs(browser, here.url)
     shown = browser.texts("h2")
