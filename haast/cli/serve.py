@@ -48,6 +48,7 @@ _SERVER_OPTIONS = (
         "--served-model-name",
         "models",
         multiple=True,
+        envvar="HAAST_SERVED_MODEL_NAME",
         help="Name of the model in the API; repeatable. Default: the model path as given.",
     ),
     click.option(
