@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haast.engine.request import SamplingParams, TokenLogprobs
+from haast.harmony import HarmonyParser
 from haast.serve.answer import Answer, Piece, TextAnswer, _joined
 from haast.serve.chat_answer import ChatAnswer
 
+from ...harmony.spell import spell
 from ..fake_client import tokens
 from .spoken import SPECIAL, TOKENIZER, says
 from .test_answers import compare
@@ -69,6 +71,13 @@ def check(
     return whole
 
 
+def written(ids: list[int]) -> str:
+    """Content as the parser tells it, without what joins messages."""
+    parser = HarmonyParser(TOKENIZER)
+    deltas = [delta for token_id in ids for delta in parser.feed(token_id)] + parser.finish()
+    return "".join(delta.text for delta in deltas if delta.kind == "content")
+
+
 def check_chat(random: Random, ids: list[int]) -> None:
     params = random.choice([NO_STOP, SamplingParams(logprobs=0, stop=random.sample(STOPS, 2))])
     may_call, end = random.random() < 0.8, random.choice(["stop", "length"])
@@ -81,6 +90,10 @@ def check_chat(random: Random, ids: list[int]) -> None:
     content, one = kinds(pieces, "content"), answers[0]
     assert not any(stop in content for stop in params.stop_strings)
     scored = [scored.token_id for piece in pieces for scored in piece.tokens]
+    if not params.stop_strings:
+        said = written(ids)
+        shown = b"".join(map(TOKENIZER.token_bytes, scored)).decode(errors="replace")
+        assert "\ufffd" in said or shown.split() == said.split(), "content is the scored tokens"
     stopped = one.num_tokens < len(ids)
     assert not stopped or (params.stop_strings and one.finish_reason == "stop")
     assert len(scored) + one.reasoning_tokens <= one.num_tokens
@@ -157,6 +170,29 @@ def test_any_stream_is_a_plain_completion():
     random = Random(1)
     for _ in range(NUM_STREAMS // 10):
         check_text(random, random.choice([legal, broken, noise])(random))
+
+
+@pytest.mark.parametrize(
+    "stream, scored, thought",
+    [
+        ("Hello world", "Hello world", ""),
+        ("<|start|>assistant Hello<|return|>", " Hello", ""),
+        ("<|channel|>final Hello<|return|>", " Hello", ""),
+        ("<|channel|>analysis Hm.<|return|>", "", " Hm."),
+        ("<|channel|>analysis<|message|>Hm.<|end|> So", "", "Hm. So"),
+        ("<|channel|>analysis<|message|>Hm.assistant<|channel|>final<|message|>4", "4", "Hm."),
+        ("<|channel|>final<|message|>Hi.assistant<|channel|>final<|message|>4", "Hi.4", ""),
+        ("<|channel|>final<|message|>Hi.assistant", "Hi.assistant", ""),
+    ],
+)
+def test_tokens_without_a_proper_header_are_counted_for_what_they_are(stream, scored, thought):
+    ids = spell(stream, TOKENIZER)
+    for parts in ([ids], [[token_id] for token_id in ids]):
+        answer = ChatAnswer(TOKENIZER, NO_STOP)
+        pieces = told(answer, parts, "length")
+        text = [scored.token_id for piece in pieces for scored in piece.tokens]
+        assert TOKENIZER.decode(text) == scored
+        assert answer.reasoning_tokens == len(TOKENIZER.encode(thought))
 
 
 @settings(max_examples=150, deadline=None)
