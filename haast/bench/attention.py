@@ -11,8 +11,8 @@ from haast.bench.machine import hopper, one_line
 from haast.bench.rooflines import Ceilings, Work
 from haast.bench.steps import decode_step, prompt_step
 from haast.bench.timing import Calls, sets_past_l2, time_together
-from haast.config import ModelConfig
-from haast.model.kv_cache import PAGE_SIZE
+from haast.config import CacheFormat, ModelConfig
+from haast.model.kv_cache import CACHE_DTYPES, PAGE_SIZE
 
 WARMUP = 3
 BF16_BYTES = 2
@@ -27,6 +27,7 @@ class Sweep:
     contexts: tuple[int, ...]
     prompts: tuple[int, ...]
     replays: int
+    cache_format: CacheFormat = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def visible_keys(point: Point) -> int:
     return window * (window + 1) // 2 + (point.context - window) * window
 
 
-def work(config: ModelConfig, point: Point) -> Work:
+def work(config: ModelConfig, point: Point, cache_format: CacheFormat = "bfloat16") -> Work:
     """Bytes: the visible keys and values once, queries and results. FLOP: two products a pair."""
     pairs = visible_keys(point)
     keys = point.context if point.batch is None else pairs
     queries = point.context if point.batch is None else point.batch
-    rows = 2 * keys * config.num_kv_heads + 2 * queries * config.num_heads
+    cached = CACHE_DTYPES[cache_format].itemsize * 2 * keys * config.num_kv_heads
     return Work(
-        nbytes=BF16_BYTES * config.head_dim * rows,
+        nbytes=config.head_dim * (cached + BF16_BYTES * 2 * queries * config.num_heads),
         flop=4 * config.head_dim * config.num_heads * pairs,
     )
 
@@ -75,25 +76,26 @@ def measure(sweep: Sweep, l2_bytes: int, ceilings: Ceilings) -> Iterator[dict[st
     """
     draw = Draw.on(hopper())
     for point in points(sweep):
-        needed = work(sweep.config, point)
+        needed = work(sweep.config, point, sweep.cache_format)
         with one_line():
             copies = sets_past_l2(needed.nbytes, l2_bytes) if point.batch is not None else 1
             variants: dict[str, Calls] = {
-                "attention": [_call(draw, sweep.config, point) for _ in range(copies)]
+                "attention": [_call(draw, sweep, point) for _ in range(copies)]
             }
             timings, card = time_together(variants, WARMUP, sweep.replays)
         row = finish_row(point, needed, timings["attention"].median_us, ceilings)
         yield row | {"timing": asdict(timings["attention"]), "card": asdict(card)}
 
 
-def _call(draw: Draw, config: ModelConfig, point: Point) -> Callable[[], object]:
+def _call(draw: Draw, sweep: Sweep, point: Point) -> Callable[[], object]:
     if point.batch is None:
         meta = prompt_step(draw.device, point.context)
     else:
         meta = decode_step(draw.device, point.batch, point.context)
+    config, dtype = sweep.config, CACHE_DTYPES[sweep.cache_format]
     shape = (meta.page_table.numel(), config.num_kv_heads, PAGE_SIZE, config.head_dim)
     q = draw.normal(len(meta.positions), config.num_heads, config.head_dim)
-    caches = (draw.normal(*shape), draw.normal(*shape))
+    caches = (draw.normal(*shape).to(dtype), draw.normal(*shape).to(dtype))
     sinks = draw.normal(config.num_heads)
     return partial(ops.attention, q, *caches, sinks, meta, point.window)
 

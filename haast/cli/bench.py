@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from haast.cli import bench_model
-from haast.cli.options import FILE
+from haast.cli.options import FILE, cache_format_option
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import model_option, numbers_option, tokens_option
 
@@ -140,6 +140,7 @@ def ops(
 @numbers_option("--batches", "1,8,64,256", "Requests of a decode step, with commas between.")
 @numbers_option("--contexts", "1024,4096,16384", "Keys that each of them has.")
 @numbers_option("--prompts", "1024,2048,4096,8192,16384,32768", "Lengths of a prompt read at once.")
+@cache_format_option("cache_format")
 @click.option(
     "--iters", "replays", type=click.IntRange(1), default=20, show_default=True, help="Replays."
 )
@@ -163,7 +164,8 @@ def attention(model: str, out: Path | None, **options: Any) -> None:
     for row in measure(sweep, l2_bytes, ceilings):
         rows.append(row)
         click.echo(row_line(row))
-    finish(document("attention", model=model, ceilings=vars(ceilings), rows=rows), out)
+    written = {"cache_format": options["cache_format"], "rows": rows}
+    finish(document("attention", model=model, ceilings=vars(ceilings), **written), out)
 
 
 def _start() -> tuple[int, "Ceilings"]:

@@ -33,6 +33,20 @@ class _CacheFormat(click.Choice[str]):
         return CACHE_WORDS[super().convert(value, param, ctx)]
 
 
+def cache_format_option(name: str) -> Callable[[F], F]:
+    """The option, its value under this name."""
+    return click.option(
+        "--kv-cache-format",
+        "--kv-cache-dtype",
+        name,
+        type=_CacheFormat(),
+        default=EngineConfig.kv_cache_format,
+        show_default=True,
+        help="How keys and values are held: float8_e4m3fn (= fp8, fp8_e4m3) takes half the memory "
+        "and rounds them to 3 bits of mantissa; auto = bfloat16.",
+    )
+
+
 _MODEL_OPTIONS = (
     click.option(
         "--model-path",
@@ -54,15 +68,7 @@ _MODEL_OPTIONS = (
         help="How experts are held: mxfp4 (= float4_e2m1fnx2) keeps published bytes, bfloat16 "
         "dequantises them and is the control; auto = as stored.",
     ),
-    click.option(
-        "--kv-cache-format",
-        "--kv-cache-dtype",
-        type=_CacheFormat(),
-        default=EngineConfig.kv_cache_format,
-        show_default=True,
-        help="How keys and values are held: float8_e4m3fn (= fp8, fp8_e4m3) takes half the memory "
-        "and rounds them to 3 bits of mantissa; auto = bfloat16.",
-    ),
+    cache_format_option("kv_cache_format"),
     click.option(
         "--max-length",
         "--max-model-len",

@@ -26,6 +26,9 @@ MIN_ANSWERED = 0.9
 MAX_DIVERGENCE = 0.02
 MIN_TOP1 = 0.95
 """Two correct bf16 paths differ by less; a wrong scale or a swapped nibble by far more."""
+E4M3_ALLOWANCE = 1.5
+"""A cache in float8_e4m3fn may be so many times as far from fp32: on haast-tiny it was 0.0299 and
+0.1200 nats, median and mean, where bf16 was 0.0143 and 0.0528"""
 Progress = Callable[[int, int], None]
 
 
@@ -90,7 +93,7 @@ def check_coherence(
         checks += [
             Check("exact answers", 1 - len(wrong) / len(expected), suite.min_exact, False),
             _held_out_check(llm, suite),
-            *_golden_checks(llm, suite),
+            *_golden_checks(llm, suite, _allowance(config)),
         ]
     found, warning = llm.found, llm.plan.warning
     del llm
@@ -144,16 +147,21 @@ def _held_out_check(llm: LLM, suite: Suite) -> Check:
     return Check("held-out perplexity", perplexity(log_probs), suite.max_perplexity, True)
 
 
-def _golden_checks(llm: LLM, suite: Suite) -> list[Check]:
+def _allowance(config: EngineConfig) -> float:
+    return E4M3_ALLOWANCE if config.kv_cache_format == "float8_e4m3fn" else 1.0
+
+
+def _golden_checks(llm: LLM, suite: Suite, allowance: float) -> list[Check]:
     """Log-probabilities against a recorded fp32 forward pass; sees faults the answers survive."""
     distances: list[float] = []
     for text in suite.golden:
         ours = answer_log_probs(llm.score(text.ids), 1, text.ids)
         distances += [abs(a - b) for a, b in zip(ours, text.log_probs, strict=True)]
     values = torch.tensor(distances, dtype=torch.float64)
+    median, mean = allowance * suite.max_golden_median, allowance * suite.max_golden_mean
     return [
-        Check("median distance from fp32", float(values.median()), suite.max_golden_median, True),
-        Check("mean distance from fp32", float(values.mean()), suite.max_golden_mean, True),
+        Check("median distance from fp32", float(values.median()), median, True),
+        Check("mean distance from fp32", float(values.mean()), mean, True),
     ]
 
 

@@ -4,14 +4,15 @@
 // share the kv head as their 64 rows. One warp brings the queries and, from the last visible page
 // back to the first, 16 KB tiles, a page of K or V each. While one warpgroup turns scores into
 // weights the others' matrix products run: they take turns. Every CTA has a list of tiles, those
-// with most pages first.
+// with most pages first. Of a cache in e4m3 the tiles are of 8 KB, and three more warps make bf16
+// of them, where the products are none the wiser.
 //
 // What a row gets does not depend on the others of its tile: products are by whole pages, and pages
 // that a row does not see leave its sums as they are, bit for bit.
 #include <cstddef>
 
-#include "attention.cuh"
-#include "wgmma.cuh"
+#include "attention_wgmma.cuh"
+#include "e4m3.cuh"
 
 namespace haast {
 namespace {
@@ -28,6 +29,8 @@ constexpr int QUERY_BYTES = TILE_QUERIES * GROUP_HEADS * HEAD_DIM * 2;
 constexpr int GROUP_BYTES = QUERY_BYTES / MATH_GROUPS;
 constexpr int QUERY_STAGES = 2;
 constexpr int STAGES = 3;
+constexpr int PACKED_STAGES = 4;
+constexpr int UNPACK_WARPS = 3;
 constexpr int TURN_BARRIER = 1;
 
 struct Problem {
@@ -51,21 +54,22 @@ struct alignas(1024) Memory {
 static_assert(offsetof(Memory, kv_lens) + sizeof(Memory::kv_lens) == 153744,
               "_SHARED_BYTES of haast/ops/attention/cuda_prefill.py");
 
-// Where a ring stands; every role walks it in step.
-template <int SIZE>
-struct Ring {
-  int stage = 0;
-  uint32_t phase;
-
-  __device__ explicit Ring(uint32_t first_phase) : phase(first_phase) {}
-
-  __device__ void next() {
-    if (++stage == SIZE) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
+// What lies in a stage of packed pages; the first `valid` positions are of the request.
+struct Item {
+  enum { KEYS, VALUES, END } kind;
+  int valid;
 };
+
+// Of a cache in e4m3: pages of K and V in the order in which they are wanted.
+struct PackedMemory {
+  Memory unpacked;
+  uint8_t pages[PACKED_STAGES][E4M3_BYTES];
+  uint64_t full[PACKED_STAGES], empty[PACKED_STAGES];
+  Item items[PACKED_STAGES];
+};
+
+static_assert(offsetof(PackedMemory, items) + sizeof(PackedMemory::items) == 187488,
+              "_PACKED_BYTES of haast/ops/attention/cuda_prefill.py");
 
 // ---- the list of tiles
 
@@ -114,27 +118,90 @@ struct Deal {
 
 // ---- one warp brings tiles
 
-// Values at positions that no request has written may be anything, NaN too: they become zeros.
-__device__ void bring_last_values(const Problem& p, Memory& m, int stage, int row, int valid,
-                                  uint32_t& brought_phase, int lane) {
-  const uint32_t brought = smem_u32(&m.brought);
-  if (lane == 0) {
-    arrive_expect(brought, PAGE_BYTES);
-    tensor_load(smem_u32(m.v[stage]), p.v, 0, row, brought);
-  }
-  wait(brought, brought_phase);
-  brought_phase ^= 1;
-  uint4* pieces = reinterpret_cast<uint4*>(m.v[stage]);
-  for (int i = valid * 8 + lane; i < PAGE_SIZE * 8; i += 32) pieces[i] = make_uint4(0, 0, 0, 0);
-  async_fence();
-  __syncwarp();
-  if (lane == 0) arrive(smem_u32(&m.full_v[stage]));
-}
-
-__device__ void bring(const Problem& p, Memory& m, int lane) {
-  Ring<QUERY_STAGES> q_ring(1);
-  Ring<STAGES> k_ring(1), v_ring(1);
+// Pages in bf16, each into the stage where it is multiplied.
+struct Plain {
+  const Problem& p;
+  Memory& m;
+  int lane;
+  Ring<STAGES> k{1}, v{1};
   uint32_t brought_phase = 0;
+
+  __device__ void finish() {}
+
+  __device__ void bring_keys(int row) {
+    wait(smem_u32(&m.empty_k[k.stage]), k.phase);
+    load(m.k[k.stage], p.k, row, m.full_k[k.stage]);
+    k.next();
+  }
+
+  // The first `valid` positions are of the request.
+  __device__ void bring_values(int row, int valid) {
+    wait(smem_u32(&m.empty_v[v.stage]), v.phase);
+    if (valid < PAGE_SIZE)
+      bring_last_values(row, valid);
+    else
+      load(m.v[v.stage], p.v, row, m.full_v[v.stage]);
+    v.next();
+  }
+
+ private:
+  __device__ void load(uint8_t* to, const TensorMap* map, int row, uint64_t& full) {
+    if (lane == 0) {
+      arrive_expect(smem_u32(&full), PAGE_BYTES);
+      tensor_load(smem_u32(to), map, 0, row, smem_u32(&full));
+    }
+    __syncwarp();
+  }
+
+  // Values at positions that no request has written may be anything, NaN too: they become zeros.
+  __device__ void bring_last_values(int row, int valid) {
+    load(m.v[v.stage], p.v, row, m.brought);
+    wait(smem_u32(&m.brought), brought_phase);
+    brought_phase ^= 1;
+    uint4* pieces = reinterpret_cast<uint4*>(m.v[v.stage]);
+    for (int i = valid * 8 + lane; i < PAGE_SIZE * 8; i += 32) pieces[i] = make_uint4(0, 0, 0, 0);
+    async_fence();
+    __syncwarp();
+    if (lane == 0) arrive(smem_u32(&m.full_v[v.stage]));
+    __syncwarp();
+  }
+};
+
+// Pages in e4m3, for the warps that unpack them.
+struct Packed {
+  const Problem& p;
+  PackedMemory& m;
+  int lane;
+  Ring<PACKED_STAGES> ring{1};
+
+  __device__ void bring_keys(int row) { load({Item::KEYS, PAGE_SIZE}, p.k, row); }
+  __device__ void bring_values(int row, int valid) { load({Item::VALUES, valid}, p.v, row); }
+
+  __device__ void finish() {
+    wait(smem_u32(&m.empty[ring.stage]), ring.phase);
+    if (lane == 0) {
+      m.items[ring.stage] = {Item::END, 0};
+      arrive(smem_u32(&m.full[ring.stage]));
+    }
+  }
+
+ private:
+  __device__ void load(Item item, const TensorMap* map, int row) {
+    wait(smem_u32(&m.empty[ring.stage]), ring.phase);
+    if (lane == 0) {
+      const uint32_t full = smem_u32(&m.full[ring.stage]);
+      m.items[ring.stage] = item;
+      arrive_expect(full, E4M3_BYTES);
+      tensor_load(smem_u32(m.pages[ring.stage]), map, 0, row, full);
+    }
+    __syncwarp();
+    ring.next();
+  }
+};
+
+template <class Pages>
+__device__ void bring(const Problem& p, Memory& m, Pages pages, int lane) {
+  Ring<QUERY_STAGES> q_ring(1);
   for (Deal deal(m.first[p.num_requests]); deal.has_one(); deal.next(), q_ring.next()) {
     const Tile tile = find_tile(p, m, deal.at());
     wait(smem_u32(&m.empty_q[q_ring.stage]), q_ring.phase);
@@ -152,42 +219,64 @@ __device__ void bring(const Problem& p, Memory& m, int lane) {
         if (i % 32 == 0)
           entries = i + lane < tile.pages() ? p.page_table[table + tile.last_page - i - lane] : 0;
         row = (__shfl_sync(~0u, entries, i % 32) * p.num_kv_heads + tile.head) * PAGE_SIZE;
-        wait(smem_u32(&m.empty_k[k_ring.stage]), k_ring.phase);
-        if (lane == 0) {
-          const uint32_t full = smem_u32(&m.full_k[k_ring.stage]);
-          arrive_expect(full, PAGE_BYTES);
-          tensor_load(smem_u32(m.k[k_ring.stage]), p.k, 0, row, full);
-        }
-        __syncwarp();
-        k_ring.next();
+        pages.bring_keys(row);
       }
-      if (i > 0) {
-        wait(smem_u32(&m.empty_v[v_ring.stage]), v_ring.phase);
-        const int valid = tile.kv_len - (tile.last_page - i + 1) * PAGE_SIZE;
-        if (valid < PAGE_SIZE) {
-          bring_last_values(p, m, v_ring.stage, last_row, valid, brought_phase, lane);
-        } else if (lane == 0) {
-          const uint32_t full = smem_u32(&m.full_v[v_ring.stage]);
-          arrive_expect(full, PAGE_BYTES);
-          tensor_load(smem_u32(m.v[v_ring.stage]), p.v, 0, last_row, full);
-        }
-        __syncwarp();
-        v_ring.next();
-      }
+      if (i > 0)
+        pages.bring_values(last_row, tile.kv_len - (tile.last_page - i + 1) * PAGE_SIZE);
       last_row = row;
     }
   }
+  pages.finish();
 }
 
-// ---- three warpgroups multiply. Lane (g, t) of warp w of a warpgroup has head g of its queries 2 w
-// and 2 w + 1, and of each tile of eight keys or dimensions 2 t and 2 t + 1: [4 j + 2 query + i].
+// ---- three warps unpack e4m3
 
-constexpr int SCORES = PAGE_SIZE / 2, SUMS = HEAD_DIM / 2, STEPS = PAGE_SIZE / 16;
+// A page into the 128-byte swizzle; positions from `valid` on become zeros. A thread's rows lie 24
+// apart, so that all of them are swizzled alike.
+__device__ __forceinline__ void unpack(uint32_t from, uint32_t to, int valid, int thread) {
+  constexpr int ROWS = UNPACK_WARPS * 8;
+  static_assert(ROWS % 8 == 0, "rows of a swizzle");
+  const int first = thread / 4, piece = thread % 4;
+  from += e4m3_piece(first, piece);
+  to += first * 128 + ((2 * piece ^ first % 8) << 4);
+#pragma unroll 1
+  for (int row = first; row < PAGE_SIZE; row += ROWS, from += ROWS * E4M3_ROW, to += ROWS * 128) {
+    uint4 in = load_shared16(from);
+    if (row >= valid) in = make_uint4(0, 0, 0, 0);
+    store_shared16(to, make_uint4(bf16_of_e4m3(in.x), bf16_of_e4m3(in.x >> 16),
+                                  bf16_of_e4m3(in.y), bf16_of_e4m3(in.y >> 16)));
+    store_shared16(to ^ 16, make_uint4(bf16_of_e4m3(in.z), bf16_of_e4m3(in.z >> 16),
+                                       bf16_of_e4m3(in.w), bf16_of_e4m3(in.w >> 16)));
+  }
+  async_fence();
+  __syncwarp();
+}
 
-struct Running {
-  float out[SUMS];
-  float top[2], total[2];  // of raw scores; of this lane's keys
-};
+__device__ void unpack_pages(PackedMemory& packed, int thread) {
+  Memory& m = packed.unpacked;
+  Ring<STAGES> k(1), v(1);
+  for (Ring<PACKED_STAGES> ring(0);; ring.next()) {
+    wait(smem_u32(&packed.full[ring.stage]), ring.phase);
+    // The lane that reads it is the one that says it was read.
+    Item item{};
+    if (thread % 32 == 0) item = packed.items[ring.stage];
+    const int kind = __shfl_sync(~0u, item.kind, 0), valid = __shfl_sync(~0u, item.valid, 0);
+    if (kind == Item::END) return;
+    const bool is_v = kind == Item::VALUES;
+    Ring<STAGES> to = is_v ? v : k;
+    wait(smem_u32(&(is_v ? m.empty_v : m.empty_k)[to.stage]), to.phase);
+    unpack(smem_u32(packed.pages[ring.stage]), smem_u32((is_v ? m.v : m.k)[to.stage]), valid,
+           thread);
+    if (thread % 32 == 0) {
+      arrive(smem_u32(&packed.empty[ring.stage]));
+      arrive(smem_u32(&(is_v ? m.full_v : m.full_k)[to.stage]));
+    }
+    to.next();
+    (is_v ? v : k) = to;
+  }
+}
+
+// ---- three warpgroups multiply
 
 // Warpgroup after warpgroup issues its products.
 __device__ __forceinline__ void wait_for_turn(int group) {
@@ -197,78 +286,6 @@ __device__ __forceinline__ void wait_for_turn(int group) {
 __device__ __forceinline__ void pass_turn(int group) {
   const int next = group + 1 == MATH_GROUPS ? 0 : group + 1;
   asm volatile("bar.arrive %0, %1;" ::"r"(TURN_BARRIER + next), "n"(2 * GROUP_THREADS) : "memory");
-}
-
-__device__ __forceinline__ void issue_scores(uint32_t q, uint32_t k, float (&scores)[SCORES]) {
-  wgmma_shared_n128<false>(scores, q, k);
-#pragma unroll
-  for (int j = 1; j < HEAD_DIM / 16; ++j) wgmma_shared_n128<true>(scores, q + 2 * j, k + 2 * j);
-  wgmma_commit();
-}
-
-__device__ __forceinline__ void issue_values(const uint32_t (&weights)[STEPS][4], uint32_t v,
-                                             float (&out)[SUMS]) {
-#pragma unroll
-  for (int i = 0; i < STEPS; ++i) wgmma_rows_n64(out, weights[i], v + 128 * i);
-  wgmma_commit();
-}
-
-// The queries at `position` and the one after it see keys up to their own, `window` of them.
-__device__ __forceinline__ void mask(float (&scores)[SCORES], int position, int window, int key) {
-#pragma unroll
-  for (int i = 0; i < SCORES; ++i) {
-    const int at = key + i / 4 * 8 + i % 2, query = position + i / 2 % 2;
-    if (at > query || at <= query - window) scores[i] = -INFINITY;
-  }
-}
-
-// Scores -> weights relative to the new maximum, in place; `scale` is what older sums are worth.
-__device__ __forceinline__ void weigh(float (&scores)[SCORES], Running& r, float (&scale)[2]) {
-#pragma unroll
-  for (int query = 0; query < 2; ++query) {
-    float top = r.top[query], other = -INFINITY;
-#pragma unroll
-    for (int i = 2 * query; i < SCORES; i += 4) {
-      top = fmaxf(top, scores[i]);
-      other = fmaxf(other, scores[i + 1]);
-    }
-    top = fmaxf(top, other);
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-    const float held = top == -INFINITY ? 0 : top;
-    const float base = held * SCORE_SCALE;
-    scale[query] = exp2_fast((r.top[query] - held) * SCORE_SCALE);
-    r.top[query] = top;
-    float sum[2] = {};
-#pragma unroll
-    for (int i = 2 * query; i < SCORES; i += 4)
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        scores[i + j] = exp2_fast(scores[i + j] * SCORE_SCALE - base);
-        sum[j] += scores[i + j];
-      }
-    r.total[query] = r.total[query] * scale[query] + (sum[0] + sum[1]);
-  }
-}
-
-__device__ __forceinline__ void pack(const float (&scores)[SCORES], uint32_t (&weights)[STEPS][4]) {
-#pragma unroll
-  for (int i = 0; i < SCORES / 2; ++i)
-    weights[i / 4][i % 4] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
-}
-
-// Of four lanes with words 2 t, 2 t + 1 of four pieces each: every lane gets one piece, its own.
-__device__ __forceinline__ uint4 exchange(uint32_t a, uint32_t b, uint32_t c, uint32_t d, int t) {
-  const bool is_odd = t & 1, is_high = t & 2;
-  const uint32_t one = __shfl_xor_sync(~0u, is_odd ? a : b, 1);
-  const uint32_t two = __shfl_xor_sync(~0u, is_odd ? c : d, 1);
-  if (is_odd)
-    a = one, c = two;
-  else
-    b = one, d = two;
-  const uint32_t three = __shfl_xor_sync(~0u, is_high ? a : c, 2);
-  const uint32_t four = __shfl_xor_sync(~0u, is_high ? b : d, 2);
-  return is_high ? make_uint4(three, four, c, d) : make_uint4(a, b, three, four);
 }
 
 // Of this warp's two queries, numbered within the tile.
@@ -386,7 +403,8 @@ __device__ void multiply(const Problem& p, Memory& m, int group) {
   }
 }
 
-__device__ void initialise(const Problem& p, Memory& m) {
+// A page of K or V is there once so many threads have arrived.
+__device__ void initialise(const Problem& p, Memory& m, int arrivals) {
   prefetch_map(p.q);
   prefetch_map(p.k);
   prefetch_map(p.v);
@@ -395,8 +413,8 @@ __device__ void initialise(const Problem& p, Memory& m) {
     barrier_init(smem_u32(&m.empty_q[i]), MATH_WARPS);
   }
   for (int i = 0; i < STAGES; ++i) {
-    barrier_init(smem_u32(&m.full_k[i]), 1);
-    barrier_init(smem_u32(&m.full_v[i]), 1);
+    barrier_init(smem_u32(&m.full_k[i]), arrivals);
+    barrier_init(smem_u32(&m.full_v[i]), arrivals);
     barrier_init(smem_u32(&m.empty_k[i]), MATH_WARPS);
     barrier_init(smem_u32(&m.empty_v[i]), MATH_WARPS);
   }
@@ -404,38 +422,60 @@ __device__ void initialise(const Problem& p, Memory& m) {
   barrier_init_fence();
 }
 
-}  // namespace
-}  // namespace haast
-
-// offs, kv_lens and page_table begin with the first request that this launch serves.
-extern "C" __global__ void __launch_bounds__(haast::THREADS, 1) attention_prefill_wgmma(
-    const __grid_constant__ haast::TensorMap q, const __grid_constant__ haast::TensorMap k,
-    const __grid_constant__ haast::TensorMap v, const int* offs, const int* kv_lens,
-    const int* page_table, const haast::bf16* sinks, haast::bf16* out, int num_requests,
-    int num_kv_heads, int max_pages, int window) {
-  using namespace haast;
-  extern __shared__ __align__(1024) uint8_t bytes[];
+template <bool E4M3>
+__device__ __forceinline__ void attend_all(const Problem& p, uint8_t* bytes) {
   Memory& m = *reinterpret_cast<Memory*>(bytes);
-  const Problem p{&q,  &k,           &v,           offs,      kv_lens, page_table, sinks,
-                  out, num_requests, num_kv_heads, max_pages, window};
-  if (threadIdx.x == 0) initialise(p, m);
+  PackedMemory& packed = *reinterpret_cast<PackedMemory*>(bytes);  // if E4M3
+  if (threadIdx.x == 0) {
+    for (int i = 0; E4M3 && i < PACKED_STAGES; ++i) {
+      barrier_init(smem_u32(&packed.full[i]), 1);
+      barrier_init(smem_u32(&packed.empty[i]), UNPACK_WARPS);
+    }
+    initialise(p, m, E4M3 ? UNPACK_WARPS : 1);
+  }
   let_next_kernel_start();
   wait_for_previous_kernel();
-  for (int i = threadIdx.x; i <= num_requests; i += THREADS) {
-    m.offs[i] = offs[i];
-    if (i < num_requests) m.kv_lens[i] = kv_lens[i];
+  for (int i = threadIdx.x; i <= p.num_requests; i += THREADS) {
+    m.offs[i] = p.offs[i];
+    if (i < p.num_requests) m.kv_lens[i] = p.kv_lens[i];
   }
   if (threadIdx.x < 32)
-    list_requests(num_requests, m.first, threadIdx.x, [&](int request) {
-      return num_kv_heads * query_tiles(offs[request + 1] - offs[request]);
+    list_requests(p.num_requests, m.first, threadIdx.x, [&](int request) {
+      return p.num_kv_heads * query_tiles(p.offs[request + 1] - p.offs[request]);
     });
   __syncthreads();
   if (threadIdx.x >= MATH_GROUPS * GROUP_THREADS) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(FILL_REGISTERS));
     const int thread = threadIdx.x - MATH_GROUPS * GROUP_THREADS;
-    if (thread < 32) bring(p, m, thread);
+    if constexpr (E4M3) {
+      if (thread < 32)
+        bring(p, m, Packed{p, packed, thread}, thread);
+      else
+        unpack_pages(packed, thread - 32);
+    } else {
+      if (thread < 32) bring(p, m, Plain{p, m, thread}, thread);
+    }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MATH_REGISTERS));
     multiply(p, m, broadcast(threadIdx.x / GROUP_THREADS));
   }
 }
+
+}  // namespace
+}  // namespace haast
+
+// offs, kv_lens and page_table begin with the first request that this launch serves.
+#define HAAST_ATTENTION_PREFILL(NAME, E4M3)                                                        \
+  extern "C" __global__ void __launch_bounds__(haast::THREADS, 1)                                  \
+      NAME(const __grid_constant__ haast::TensorMap q, const __grid_constant__ haast::TensorMap k, \
+           const __grid_constant__ haast::TensorMap v, const int* offs, const int* kv_lens,        \
+           const int* page_table, const haast::bf16* sinks, haast::bf16* out, int num_requests,    \
+           int num_kv_heads, int max_pages, int window) {                                          \
+    extern __shared__ __align__(1024) uint8_t bytes[];                                             \
+    haast::attend_all<E4M3>({&q, &k, &v, offs, kv_lens, page_table, sinks, out, num_requests,      \
+                             num_kv_heads, max_pages, window},                                     \
+                            bytes);                                                                \
+  }
+
+HAAST_ATTENTION_PREFILL(attention_prefill_wgmma, false)
+HAAST_ATTENTION_PREFILL(attention_prefill_wgmma_fp8, true)

@@ -139,6 +139,12 @@ __device__ __forceinline__ uint4 load_shared16(uint32_t addr) {
   return v;
 }
 
+__device__ __forceinline__ uint2 load_shared8(uint32_t addr) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(addr));
+  return v;
+}
+
 __device__ __forceinline__ uint32_t load_shared4(uint32_t addr) {
   uint32_t v;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(addr));
@@ -155,6 +161,12 @@ __device__ __forceinline__ float4 load_shared_float4(uint32_t addr) {
   const uint4 v = load_shared16(addr);
   return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
                      __uint_as_float(v.w));
+}
+
+__device__ __forceinline__ void store_shared16(uint32_t addr, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(addr), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
 }
 
 __device__ __forceinline__ void store_shared_float4(uint32_t addr, float4 v) {

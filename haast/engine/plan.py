@@ -109,11 +109,6 @@ def _check_limits_of_kernels(config: EngineConfig, batch_size: int) -> None:
             f"kv_cache_page_size must be {PAGE_SIZE} on this GPU, where attention kernels run; "
             f"got {config.kv_cache_page_size}"
         )
-    if config.kv_cache_format != "bfloat16":
-        raise ConfigError(
-            "kv_cache_format must be bfloat16 on this GPU, where attention kernels run that read "
-            f"no other; got {config.kv_cache_format}"
-        )
     if batch_size > MAX_REQUESTS:
         raise ConfigError(
             f"max_batch_size may be {MAX_REQUESTS} at most on this GPU, where attention kernels "

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from haast.cuda.launcher import launch
-from haast.ops.attention.check import why_cache_rejected
+from haast.ops.attention.check import of_cache, why_cache_rejected
 from haast.ops.check import check_devices, check_tensor
 from haast.ops.dispatch import Kernel, Op
 from haast.ops.hopper import why_no_kernels
@@ -113,7 +113,7 @@ def _symbols(
     v_cache: Tensor,
     slot_mapping: Tensor,
 ) -> tuple[str, ...]:
-    return (SYMBOL,) if len(qkv) else ()
+    return (of_cache(SYMBOL, k_cache),) if len(qkv) else ()
 
 
 def _run(
@@ -132,7 +132,7 @@ def _run(
     if num_tokens:
         launch(
             SYMBOL,
-            SYMBOL,
+            of_cache(SYMBOL, k_cache),
             grid=-(-num_tokens * all_heads * _HEAD_THREADS // _THREADS),
             block=_THREADS,
             shared_bytes=0,

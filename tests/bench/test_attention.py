@@ -25,6 +25,8 @@ def test_work_of_gpt_oss():
     config = read_config("gpt-oss-20b")
     decode = work(config, Point(64, 4096, None))
     assert decode.nbytes == 64 * 4096 * 2048 + 2 * 64 * 64 * 64 * 2
+    held = work(config, Point(64, 4096, None), "float8_e4m3fn")
+    assert held.nbytes == 64 * 4096 * 1024 + 2 * 64 * 64 * 64 * 2 and held.flop == decode.flop
     assert decode.flop == 64 * 4096 * 64 * 4 * 64
     assert work(config, Point(64, 4096, 128)).nbytes == 64 * 128 * 2048 + 2 * 64 * 64 * 64 * 2
     assert work(config, Point(None, 8192, None)).flop == pytest.approx(6.6e12 / 12, rel=0.01)

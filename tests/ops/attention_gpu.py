@@ -20,12 +20,13 @@ HEADS = (24, 3)
 LIMIT = 3e-3
 """Rounding weights and results to bf16 costs 1.6e-3 of a row on average"""
 KERNELS = [pytest.param(kernel, id=kernel.name) for kernel in attention.kernels]
+CACHES = [torch.bfloat16, torch.float8_e4m3fn]
 DECODE, PREFILL = attention.kernels
 
 
-def gpu_case(lengths, window=None, heads=HEADS, sinks=None) -> Case:
+def gpu_case(lengths, window=None, heads=HEADS, sinks=None, cache=torch.bfloat16) -> Case:
     """`make_case` at the kernels' page and head size, on the GPU."""
-    case = make_case(lengths, 128, heads, 64, torch.bfloat16, window)
+    case = make_case(lengths, 128, heads, 64, torch.bfloat16, window, cache)
     case = replace(case, sinks=(case.sinks if sinks is None else sinks).bfloat16())
     return moved(case)
 
@@ -62,6 +63,35 @@ def exact(case: Case, window: int | None) -> torch.Tensor:
             weights = torch.cat((scores, sink), -1).softmax(-1)[..., :-1]
             out[rows, heads] = (weights @ v[:, h].double()).transpose(0, 1)
     return out
+
+
+def exact_lse(case: Case, window: int | None) -> torch.Tensor:
+    """Log-sum-exp of the visible scores, without the sink, of one request [T, Hq] fp64."""
+    (k, _), num_q, num_heads = case.dense[0], len(case.q), case.q.shape[1]
+    query = torch.arange(len(k) - num_q, len(k), device=k.device)[:, None]
+    key = torch.arange(len(k), device=k.device)[None]
+    hidden = (key > query) | (key <= query - (window or len(k)))
+    keys = k.double().repeat_interleave(num_heads // k.shape[1], 1)
+    scores = torch.einsum("qhd,khd->hqk", case.q.double(), keys) * k.shape[2] ** -0.5
+    return scores.masked_fill_(hidden, -torch.inf).logsumexp(-1).T
+
+
+def read_lse(kernel, case: Case, window: int | None) -> torch.Tensor:
+    """What a kernel's results tell of it [T, Hq] fp64.
+
+    Where all values are c, a result is c * w with w = sigmoid(lse - sink). Eight c, times ten
+    sinks, of which each is rounded elsewhere, tell it to a few parts in 10,000.
+    """
+    c = 1 + torch.arange(64, device=case.q.device) % 8 / 8
+    case.v_cache[:] = c.to(case.v_cache.dtype)
+    least, most = [], []
+    for step in range(10):
+        sinks = case.sinks + 0.11 * step
+        out = run_twice(kernel, replace(case, sinks=sinks), window).double()
+        half = torch.exp2(out.log2().floor() - 8)
+        least.append(sinks.double() + ((out - half) / c).amax(-1).logit())
+        most.append(sinks.double() + ((out + half) / c).amin(-1).logit())
+    return (torch.stack(least).amax(0) + torch.stack(most).amin(0)) / 2
 
 
 def errors(got: torch.Tensor, expected: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -9,6 +9,7 @@ Inputs and expected results are made on the CPU, so that the GPU runs little els
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from haast.bench.cases import BUILDERS, Draw, read_config
 from haast.bench.machine import why_no_hopper
 from haast.ops import Op, Routing, StepMeta, attention, rope_kv_write, route
 
+from .attention_gpu import CACHES
 from .gpu_cases import MATMULS, TABLE, Case, Shape, build, compare
 from .gpu_small_cases import run_small
 from .paged import attend, make_case
@@ -32,6 +34,8 @@ CPU = torch.device("cpu")
 STEPS = ((1, 0), (1, 300), (1, 127), (5, 126), (30, 0))
 """Requests of attention: new and cached tokens"""
 DTYPES = (torch.bfloat16, torch.float32)
+FP8 = ("attention_decode_mma", "attention_prefill_wgmma", "rope_kv_write")
+"""Those that have a twin for a cache in e4m3"""
 
 
 def every_symbol() -> set[str]:
@@ -48,7 +52,8 @@ def every_symbol() -> set[str]:
                 found.update(kernel.symbols(*arguments, torch.float32))
             if op.name in ("sample", "adjust_logits"):
                 found.update(kernel.symbols(arguments[0].float(), *arguments[1:]))
-    return found | {"bias_logits_bf16", "bias_logits_fp32"}
+    twins = {f"{name}_fp8" for name in FP8}
+    return found | twins | {"bias_logits_bf16", "bias_logits_fp32"}
 
 
 def cases(op: Op) -> Iterator[Case]:
@@ -104,8 +109,8 @@ def run_routes(device: torch.device) -> set[str]:
 def run_attention(device: torch.device) -> set[str]:
     """Symbols launched; results are compared."""
     seen: set[str] = set()
-    for window in (None, 128):
-        case = make_case(STEPS, 128, (16, 2), 64, torch.bfloat16, window)
+    for window, cache in product((None, 128), CACHES):
+        case = make_case(STEPS, 128, (16, 2), 64, torch.bfloat16, window, cache)
         case = replace(case, sinks=case.sinks.bfloat16())
         expected = attend(case, window).flatten(1)
         meta = moved(case.meta, device)
@@ -121,11 +126,16 @@ def run_rope_kv_write(device: torch.device) -> set[str]:
     """Symbols launched; results are compared."""
     (kernel,) = rope_kv_write.kernels
     config = replace(read_config("gpt-oss-20b"), num_heads=16, num_kv_heads=2)
-    ours, theirs = (BUILDERS["rope_kv_write"](Draw.on(CPU), config, 5) for _ in range(2))
-    ours = tuple(moved(value, device) for value in ours)
-    assert torch.equal(kernel.fn(*ours).cpu(), rope_kv_write.reference(*theirs))
-    assert all(torch.equal(ours[i].cpu(), theirs[i]) for i in (4, 5))
-    return {*kernel.symbols(*ours)}
+    seen: set[str] = set()
+    for cache in CACHES:
+        arguments = BUILDERS["rope_kv_write"](Draw.on(CPU), config, 5)
+        theirs = [*arguments[:4], *(x.to(cache, copy=True) for x in arguments[4:6]), arguments[6]]
+        ours = [moved(value.clone(), device) for value in theirs]
+        assert torch.equal(kernel.fn(*ours).cpu(), rope_kv_write.reference(*theirs))
+        for i in (4, 5):
+            assert torch.equal(ours[i].cpu().view(torch.uint8), theirs[i].view(torch.uint8))
+        seen.update(kernel.symbols(*ours))
+    return seen
 
 
 def main() -> None:

@@ -82,11 +82,7 @@ def test_broken_contracts(kernel, changes, message):
         ({"sinks": empty(HEADS, dtype=torch.float32)}, "takes sinks in torch.bfloat16"),
         (
             {name: empty(*CACHE, dtype=torch.float32) for name in NAMES[1:3]},
-            "takes a cache in torch.bfloat16, got torch.float32",
-        ),
-        (
-            {name: empty(*CACHE, dtype=torch.float8_e4m3fn) for name in NAMES[1:3]},
-            "takes a cache in torch.bfloat16, got torch.float8_e4m3fn",
+            "takes a cache in torch.bfloat16 or torch.float8_e4m3fn, got torch.float32",
         ),
         (
             {name: empty(*CACHE[:2], 64, 64) for name in NAMES[1:3]},
@@ -148,9 +144,6 @@ def test_declined_by_rope_kv_write():
     assert kernel.rejects(*rope_call(qkv=wide)) == "takes qkv in torch.bfloat16, got torch.float32"
     caches = {name: empty(*CACHE[:2], 64, 64) for name in NAMES[1:3]}
     assert kernel.rejects(*rope_call(**caches)) == "takes pages of 128, got 64"
-    caches = {name: empty(*CACHE, dtype=torch.float8_e4m3fn) for name in NAMES[1:3]}
-    expected = "takes a cache in torch.bfloat16, got torch.float8_e4m3fn"
-    assert kernel.rejects(*rope_call(**caches)) == expected
 
 
 def test_symbols_say_what_is_launched():
@@ -163,3 +156,15 @@ def test_symbols_say_what_is_launched():
     short = call(page_table=ints(3, 2), window_page_table=ints(3, 2))
     assert cuda.symbols(*short) == decode[:1]
     assert cuda.symbols(*call(num_decodes=0)) == ("attention_prefill_wgmma",)
+
+
+def test_a_cache_in_e4m3_has_kernels_of_its_own():
+    caches = {name: empty(*CACHE, dtype=torch.float8_e4m3fn) for name in NAMES[1:3]}
+    cuda, prefill = attention.kernels
+    names = ("attention_decode_mma_fp8", "attention_merge", "attention_prefill_wgmma_fp8")
+    assert cuda.rejects(*call(**caches)) is None and prefill.rejects(*call(**caches)) is None
+    assert cuda.symbols(*call(num_decodes=2, **caches)) == names
+    assert prefill.symbols(*call(**caches)) == names[2:]
+    (write,) = rope_kv_write.kernels
+    assert write.rejects(*rope_call(**caches)) is None
+    assert write.symbols(*rope_call(**caches)) == ("rope_kv_write_fp8",)

@@ -10,19 +10,25 @@ import pytest
 import torch
 
 from .attention_gpu import (
+    CACHES,
     DECODE,
     HEADS,
     KERNELS,
     PREFILL,
     compare,
     exact,
+    exact_lse,
     gpu_case,
     hopper,  # noqa: F401 (a fixture)
+    read_lse,
     run_twice,
 )
 from .gpu_cases import DEVICE, poisoned
 
-pytestmark = pytest.mark.usefixtures("hopper")
+pytestmark = [
+    pytest.mark.usefixtures("hopper"),
+    pytest.mark.parametrize("cache", CACHES, ids=str),
+]
 CONTEXTS = (1, 2, 127, 128, 129, 255, 256, 257, 1000, 4096)
 DECODES = [(1, size - 1) for size in CONTEXTS]
 CHUNKS = [(5, 122), (130, 0), (23, 1000), (24, 128), (25, 127), (200, 57), (2, 0), (300, 4000)]
@@ -33,66 +39,81 @@ WINDOWS = (None, 128, 32, 1, 200)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("lengths", [DECODES, CHUNKS, MIXED], ids=["decode", "chunks", "mixed"])
-def test_against_fp64(kernel, lengths, window):
-    case = gpu_case(lengths, window)
+def test_against_fp64(kernel, lengths, window, cache):
+    case = gpu_case(lengths, window, cache=cache)
     compare(run_twice(kernel, case, window), exact(case, window))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("heads", [(64, 8), (8, 1), (16, 2)], ids=str)
-def test_numbers_of_heads(kernel, heads):
-    case = gpu_case(MIXED, None, heads)
+def test_numbers_of_heads(kernel, heads, cache):
+    case = gpu_case(MIXED, None, heads, cache=cache)
     compare(run_twice(kernel, case, None), exact(case, None))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("window", [128, 32])
-def test_around_window_and_page_edges(kernel, window):
+def test_around_window_and_page_edges(kernel, window, cache):
     sizes = {edge + off for edge in (window, 128, 256, 256 + window) for off in (-2, -1, 0, 1, 2)}
-    case = gpu_case([(1, size - 1) for size in sorted(sizes)], window)
+    case = gpu_case([(1, size - 1) for size in sorted(sizes)], window, cache=cache)
     compare(run_twice(kernel, case, window), exact(case, window))
-    case = gpu_case([(3, size - 1) for size in sorted(sizes)], window)
+    case = gpu_case([(3, size - 1) for size in sorted(sizes)], window, cache=cache)
     compare(run_twice(kernel, case, window), exact(case, window))
 
 
 @pytest.mark.parametrize("lengths", [[(1, 131071), (1, 9000)], [(70, 131002)]], ids=str)
 @pytest.mark.parametrize("window", [None, 128])
-def test_the_longest_context(lengths, window):
-    case = gpu_case(lengths, window, (8, 1))
+def test_the_longest_context(lengths, window, cache):
+    case = gpu_case(lengths, window, (8, 1), cache=cache)
     compare(run_twice(DECODE, case, window), exact(case, window))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("window", [None, 128])
 @pytest.mark.parametrize("sink", [-torch.inf, 0.0, -300.0, 6.0, 40.0])
-def test_sinks(kernel, sink, window):
+def test_sinks(kernel, sink, window, cache):
     """From none to such that take nearly everything."""
     sinks = torch.full(HEADS[:1], sink)
     sinks[::3] += 1
-    case = gpu_case(MIXED + [(1, 700)], window, sinks=sinks)
+    case = gpu_case(MIXED + [(1, 700)], window, sinks=sinks, cache=cache)
     case = replace(case, meta=replace(case.meta, num_decodes=3))
     compare(run_twice(kernel, case, window), exact(case, window))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_huge_sinks_take_everything(kernel):
-    case = gpu_case([(1, 700), (1, 3), (30, 200)], sinks=torch.full(HEADS[:1], 1e4))
+@pytest.mark.parametrize("window", [None, 128])
+@pytest.mark.parametrize("num_keys", [126, 127, 128, 129, 255, 256, 257, 4096])
+def test_log_sum_exp(kernel, window, num_keys, cache):
+    """A sink as large as the keys together shows their sum; scores near each other, so that
+    rounding each weight to bf16 averages out."""
+    case = gpu_case([(1, num_keys - 1)], window, cache=cache)
+    case.q.mul_(0.35)
+    sinks = (exact_lse(case, window)[-1] + 1).to(case.sinks.dtype)
+    case = replace(case, sinks=sinks)
+    assert (read_lse(kernel, case, window) - exact_lse(case, window)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_huge_sinks_take_everything(kernel, cache):
+    case = gpu_case([(1, 700), (1, 3), (30, 200)], sinks=torch.full(HEADS[:1], 1e4), cache=cache)
     assert run_twice(kernel, case, None).abs().max() == 0
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("scale", [0.0, 20.0])
-def test_flat_and_steep_scores(kernel, scale):
+def test_flat_and_steep_scores(kernel, scale, cache):
     """All keys alike, and all weight on one of them."""
-    case = gpu_case(MIXED)
+    case = gpu_case(MIXED, cache=cache)
     case.q.mul_(scale)
     compare(run_twice(kernel, case, None), exact(case, None))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("window", [None, 128])
-def test_a_request_without_keys_gives_zeros(kernel, window):
-    case = gpu_case([(1, 300), (1, 5), (1, 700)], window, sinks=torch.full(HEADS[:1], -torch.inf))
+def test_a_request_without_keys_gives_zeros(kernel, window, cache):
+    case = gpu_case(
+        [(1, 300), (1, 5), (1, 700)], window, sinks=torch.full(HEADS[:1], -torch.inf), cache=cache
+    )
     lens = case.meta.kv_lens.clone()
     lens[1] = 0
     padded = replace(case, meta=replace(case.meta, kv_lens=lens))
@@ -101,9 +122,9 @@ def test_a_request_without_keys_gives_zeros(kernel, window):
 
 
 @pytest.mark.parametrize("window", [None, 128])
-def test_decodes_do_not_depend_on_the_batch(window):
+def test_decodes_do_not_depend_on_the_batch(window, cache):
     """Alone, among others, in another order, with a wider page table: the same bits."""
-    case = gpu_case(DECODES, window)
+    case = gpu_case(DECODES, window, cache=cache)
     together = run_twice(DECODE, case, window)
     meta = case.meta
     for b in range(len(DECODES)):
@@ -127,10 +148,10 @@ def test_decodes_do_not_depend_on_the_batch(window):
 
 
 @pytest.mark.parametrize("window", [None, 128, 32])
-def test_prefill_bits_depend_on_position_and_keys_alone(window):
+def test_prefill_bits_depend_on_position_and_keys_alone(window, cache):
     """A prompt at once, in chunks and token by token, alone and beside others."""
     size = 413
-    case = gpu_case([(size, 0), (9, 30)])
+    case = gpu_case([(size, 0), (9, 30)], cache=cache)
     meta = replace(case.meta, window_page_table=case.meta.page_table)
     case = replace(case, meta=meta)
     whole = run_twice(PREFILL, case, window)[:size]
@@ -140,6 +161,21 @@ def test_prefill_bits_depend_on_position_and_keys_alone(window):
             with poisoned():
                 got = PREFILL.fn(*piece(case, first, last).args, window)
             assert torch.equal(got, whole[first:last]), (step, first)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_number_of_the_cache_is_read_exactly(kernel, cache):
+    """One key, no sink: the result is its value."""
+    case = gpu_case(
+        [(1, 0)] * 4 + [(2, 0)], heads=(8, 1), sinks=torch.full((8,), -torch.inf), cache=cache
+    )
+    codes = torch.arange(256, device=DEVICE).view(4, 64).to(torch.uint8).view(torch.float8_e4m3fn)
+    numbers = codes.float().nan_to_num(nan=0.0)
+    case.q.zero_()
+    for page, row in zip(case.meta.page_table[:, 0].tolist(), numbers, strict=False):
+        case.v_cache[page, 0, 0] = row.to(cache)
+    got = kernel.fn(*case.args, None)[:4]
+    assert torch.equal(got, numbers[:, None].bfloat16().expand(4, 8, 64))
 
 
 def piece(case, first, last):
@@ -159,6 +195,6 @@ def piece(case, first, last):
     return replace(case, q=case.q[first:last].contiguous(), meta=meta)
 
 
-def test_many_requests():
-    case = gpu_case([(1, 37 * i % 400) for i in range(512)], heads=(8, 1))
+def test_many_requests(cache):
+    case = gpu_case([(1, 37 * i % 400) for i in range(512)], heads=(8, 1), cache=cache)
     compare(run_twice(DECODE, case, None), exact(case, None))

@@ -11,7 +11,7 @@ from haast.bench.cases import Draw
 from haast.bench.steps import decode_step
 from haast.ops import StepMeta, attention, rope_kv_write, rope_tables
 
-from .attention_gpu import hopper  # noqa: F401 (a fixture)
+from .attention_gpu import CACHES, hopper  # noqa: F401 (a fixture)
 from .gpu_cases import DEVICE, none_wrong
 from .test_moe_kernels_streams import capture, differences
 from .test_rope import CONFIG
@@ -56,11 +56,11 @@ def step(seed, num_chunk=0):
 class Network:
     """Layers of attention alone; the projection between two of them only moves heads."""
 
-    def __init__(self):
+    def __init__(self, dtype):
         draw = Draw.on(DEVICE)
         num_pages = len(LENGTHS) * -(-max(LENGTHS) // 128)
         shape = (2, num_pages, KV_HEADS, 128, 64)
-        self.start = [draw.normal(*shape) for _ in range(LAYERS)]
+        self.start = [draw.normal(*shape).to(dtype) for _ in range(LAYERS)]
         self.caches = [torch.empty_like(cache) for cache in self.start]
         self.sinks = [draw.normal(HEADS) for _ in range(LAYERS)]
         tables = rope_tables(CONFIG.rope, 64, max(LENGTHS))
@@ -84,9 +84,9 @@ class Network:
         return seen
 
 
-@pytest.fixture(scope="module")
-def network(hopper):  # noqa: F811
-    return Network()
+@pytest.fixture(scope="module", params=CACHES, ids=str)
+def network(hopper, request):  # noqa: F811
+    return Network(request.param)
 
 
 def inputs(meta, seed):

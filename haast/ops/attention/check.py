@@ -10,6 +10,7 @@ from haast.ops.hopper import why_no_kernels
 HEAD_DIM = 64
 GROUP_HEADS = 8
 PAGE_SIZE = 128
+CACHE_DTYPES = (torch.bfloat16, torch.float8_e4m3fn)
 MAX_REQUESTS = 512
 MAX_ROWS = 2**31
 """positions of all pages of a pool, times heads"""
@@ -65,6 +66,11 @@ def why_not_this_network(num_heads: int, num_kv_heads: int, head_dim: int) -> st
     return None
 
 
+def of_cache(symbol: str, cache: Tensor) -> str:
+    """The CUDA kernel among the two of that name that takes this cache."""
+    return f"{symbol}_fp8" if cache.dtype == torch.float8_e4m3fn else symbol
+
+
 def why_rejected(q: Tensor, k_cache: Tensor, sinks: Tensor, meta: StepMeta) -> str | None:
     """Why the kernels cannot serve a call that keeps the contract, or None."""
     if (reason := why_cache_rejected(k_cache)) is not None:
@@ -82,8 +88,8 @@ def why_rejected(q: Tensor, k_cache: Tensor, sinks: Tensor, meta: StepMeta) -> s
 def why_cache_rejected(cache: Tensor) -> str | None:
     """Why no kernel reads or writes such pages, or None."""
     page_size, head_dim = cache.shape[2:]
-    if cache.dtype != torch.bfloat16:
-        return f"takes a cache in torch.bfloat16, got {cache.dtype}"
+    if cache.dtype not in CACHE_DTYPES:
+        return f"takes a cache in {' or '.join(map(str, CACHE_DTYPES))}, got {cache.dtype}"
     if head_dim != HEAD_DIM:
         return f"takes heads of {HEAD_DIM}, got {head_dim}"
     if page_size != PAGE_SIZE:

@@ -19,13 +19,14 @@ def _rejects(
 def _symbols(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, sinks: Tensor, meta: StepMeta, window: int | None
 ) -> tuple[str, ...]:
-    return cuda_decode.symbols(meta, window) + cuda_prefill.symbols(meta, meta.num_decodes)
+    decodes = cuda_decode.symbols(meta, window, k_cache)
+    return decodes + cuda_prefill.symbols(meta, meta.num_decodes, k_cache)
 
 
 def _symbols_prefill(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, sinks: Tensor, meta: StepMeta, window: int | None
 ) -> tuple[str, ...]:
-    return cuda_prefill.symbols(meta, 0)
+    return cuda_prefill.symbols(meta, 0, k_cache)
 
 
 def _run(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from haast.cuda.launcher import launch, multiprocessors
 from haast.cuda.tensor_map import page_map
-from haast.ops.attention.check import MAX_REQUESTS
+from haast.ops.attention.check import MAX_REQUESTS, of_cache
 from haast.ops.attention.meta import StepMeta
 
 DECODE = "attention_decode"
@@ -20,10 +20,7 @@ _LEAST_SPLIT = 2
 _SM_CTAS = 2
 """of a launch: 64 requests of 4096 keys take 202-210 us, with one CTA an SM 236 us (H100)"""
 _THREADS = 160
-_RING = 4 * (16384 + 1024)
 _SUMS = 4 * 8 * (68 + 2) * 4
-_BARRIERS = 8 * 8
-_SHARED_BYTES = _RING + _SUMS + _BARRIERS + 4 * (MAX_REQUESTS + 1)
 _MERGE_WARPS = 8
 
 
@@ -34,11 +31,19 @@ def num_splits(meta: StepMeta, window: int | None) -> int:
     return min(MOST_SPLITS, max(1, -(-meta.page_table.shape[1] // _LEAST_SPLIT)))
 
 
-def symbols(meta: StepMeta, window: int | None) -> tuple[str, ...]:
+def symbols(meta: StepMeta, window: int | None, cache: Tensor) -> tuple[str, ...]:
     """CUDA kernels of `decode`, in order."""
     if meta.num_decodes == 0:
         return ()
-    return (SYMBOL, MERGE) if num_splits(meta, window) > 1 else (SYMBOL,)
+    first = of_cache(SYMBOL, cache)
+    return (first, MERGE) if num_splits(meta, window) > 1 else (first,)
+
+
+def _shared_bytes(cache: Tensor) -> int:
+    """A ring of as many bytes of pages in either format, its barriers, sums, a list of requests."""
+    stages = 8 // cache.element_size()
+    ring = stages * (8192 * cache.element_size() + 1024 + 2 * 8)
+    return ring + _SUMS + 4 * (MAX_REQUESTS + 1)
 
 
 def decode(
@@ -62,10 +67,10 @@ def decode(
     sizes = (num_requests, k_cache.shape[1], table.shape[1], window or EVERYTHING)
     launch(
         DECODE,
-        SYMBOL,
+        of_cache(SYMBOL, k_cache),
         grid=_SM_CTAS * multiprocessors(q.device),
         block=_THREADS,
-        shared_bytes=_SHARED_BYTES,
+        shared_bytes=_shared_bytes(k_cache),
         args=(
             *(page_map(k_cache), page_map(v_cache), q, meta.kv_lens, table, sinks, out),
             *(part, lse, *sizes, MOST_SPLITS if splits > 1 else 1, splits),
