@@ -42,7 +42,9 @@ _SERVER_OPTIONS = (
         show_default=True,
         help="Requests that may wait; further ones get a 429.",
     ),
-    click.option("--host", default="0.0.0.0", show_default=True),
+    click.option(
+        "--host", default="0.0.0.0", show_default=True, help="Address to listen on; may be IPv6."
+    ),
     click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True),
     click.option(
         "--served-model-name",
@@ -72,7 +74,11 @@ _SERVER_OPTIONS = (
         show_default=True,
         help="Seconds that open requests may go on after SIGTERM.",
     ),
-    click.option("--chat-template", type=FILE, help="Jinja file to render chats with."),
+    click.option(
+        "--chat-template",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Jinja file to render chats with.",
+    ),
     click.option("--conversation-date", metavar="YYYY-MM-DD", help="Date to tell the model."),
     click.option(
         "--reasoning-field",
@@ -137,12 +143,10 @@ def command(model: Path | None, **options: Any) -> None:
             _log.info("--%s is ignored: harmony is always parsed", name.replace("_", "-"))
     config = picked(EngineConfig, options)
     settings = _settings(options)
+    url = _url(options["host"], options["port"])
 
     from haast.serve.client import EngineClient
     from haast.serve.server import Listening, run
-
-    listening = Listening(options["host"], options["port"], options["shutdown_timeout"])
-    url = f"http://{listening.host}:{listening.port}"
 
     with ExitStack() as loading:
         progress = loading.enter_context(byte_bar("loading"))
@@ -156,8 +160,13 @@ def command(model: Path | None, **options: Any) -> None:
             what = f"{settings.models[0]}, {info.kv_tokens} KV tokens, {ready_s:.1f} s"
             click.echo(f"haast: ready at {url}, {what}", err=True)
 
+        listening = Listening(options["host"], options["port"], options["shutdown_timeout"])
         template = options["chat_template"]
         run(EngineClient(config), settings, listening, template, progress, on_ready)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _model_path(positional: Path | None, option: Path | None) -> Path | None:

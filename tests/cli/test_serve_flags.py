@@ -96,6 +96,14 @@ def test_the_model_may_stand_alone(serve):
     assert serve("org/model").config.model_path == Path("org/model")
 
 
+def test_the_url_can_be_asked(serve):
+    assert "ready at http://[::1]:9, " in serve("--host", "::1", "--port", 9).outcome.err
+
+
+def test_a_template_that_is_not_there_is_told_before_anything_loads(refused):
+    assert "'gone.jinja' does not exist" in refused("serve", "--chat-template", "gone.jinja")
+
+
 def test_a_model_over_several_gpus_is_refused(refused):
     message = refused("serve", "--tensor-parallel-size", 2)
     assert message == "--tensor-parallel-size is 2; a model runs on one GPU, which --devices names"
