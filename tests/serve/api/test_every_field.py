@@ -72,6 +72,11 @@ EXAMPLES: dict[str, Any] = {
     "skip_special_tokens": False,
     "response_format": {"type": "json_object"},
     "structured_outputs": {"choice": ["a", "b"]},
+    "guided_json": {"type": "object"},
+    "guided_regex": "a+",
+    "guided_choice": ["a", "b"],
+    "guided_grammar": 'root ::= "a"',
+    "allowed_token_ids": [5],
     "service_tier": "flex",
     "thinking_token_budget": 5,
     "add_generation_prompt": False,
@@ -108,7 +113,7 @@ REFUSED = {"chat": fields.REFUSED_IN_CHAT, "completions": fields.REFUSED_IN_COMP
 HONOURED = {"chat": ChatBody.model_fields, "completions": CompletionBody.model_fields}
 
 
-@pytest.mark.parametrize("path, name", CASES, ids="-".join)
+@pytest.mark.parametrize("path, name", CASES, ids=map("-".join, CASES))
 def test_a_field_has_one_meaning(path, name, caplog):
     known = [name in HONOURED[path], name in REFUSED[path], name in fields.HARMLESS]
     assert sum(known) == 1, f"{name}: honoured, refused or harmless? {known}"
@@ -156,7 +161,7 @@ CASES_IN_MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize("role, name", CASES_IN_MESSAGES, ids="-".join)
+@pytest.mark.parametrize("role, name", CASES_IN_MESSAGES, ids=map("-".join, CASES_IN_MESSAGES))
 def test_a_field_of_a_message(role, name):
     """Read, refused by name, or a name that harmony has no place for."""
     other = CALL | {"id": "c2", "function": {"name": "g", "arguments": "{}"}}
