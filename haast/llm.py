@@ -201,7 +201,7 @@ class _Call:
             prompt_token_ids=tuple(request.prompt_ids),
             logprobs=tuple(request.logprobs),
             cached_tokens=request.cached_tokens,
-            error=request.error,
+            error=None if self.stream.is_stopped else request.error,
             tool_calls=tuple(reply.tool_calls),
             anomalies=self.stream.anomalies,
             timings=Timings(

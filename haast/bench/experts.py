@@ -65,6 +65,10 @@ def op_work(op: str, config: ModelConfig, arguments: Sequence[Any]) -> Work:
         x, weight, offs = arguments
         _, n, k = weight.shape
         return grouped_work(len(x), n, k, active_experts(offs))
+    if op == "linear":
+        x, weight, _ = arguments
+        written = BF16_BYTES * len(x) * len(weight)
+        return Work(x.nbytes + weight.nbytes + written, 2 * len(x) * weight.numel())
     routing = arguments[3]
     work = {"moe_up": up_work, "moe_down": down_work}[op]
     return work(config, len(routing.expert_ids), active_experts(routing.expert_offs))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 EPS = 1e-5
 LOGIT_STD = 3.0
+WEIGHT_STD = 0.02
 
 
 def settings(
@@ -48,6 +49,13 @@ def _add_rms_norm(draw: "Draw", config: ModelConfig, num_tokens: int) -> tuple[A
     return x, draw.normal(*x.shape), weight, eps
 
 
+def _linear(draw: "Draw", config: ModelConfig, num_tokens: int) -> tuple[Any, ...]:
+    """Of queries, keys and values."""
+    x = draw.normal(num_tokens, config.hidden_size)
+    weight = draw.normal(config.qkv_size, config.hidden_size, std=WEIGHT_STD)
+    return x, weight, draw.normal(config.qkv_size)
+
+
 def _sample(draw: "Draw", config: ModelConfig, num_tokens: int) -> tuple[Any, ...]:
     logits = draw.normal(num_tokens, config.vocab_size, std=LOGIT_STD)
     return logits, settings(num_tokens, draw.device)
@@ -73,6 +81,7 @@ def _count_tokens(draw: "Draw", config: ModelConfig, num_tokens: int) -> tuple[A
 SMALL_BUILDERS = {
     "rms_norm": _rms_norm,
     "add_rms_norm": _add_rms_norm,
+    "linear": _linear,
     "sample": _sample,
     "adjust_logits": _adjust_logits,
     "count_tokens": _count_tokens,

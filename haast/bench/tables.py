@@ -64,6 +64,6 @@ def launched(op: Op[Any, Any], config: ModelConfig, num_tokens: int) -> tuple[st
     """CUDA kernels of a call, in order. Raises BenchError with every reason if none runs."""
     table = op_table(op, config, num_tokens)
     if not table.symbols:
-        reasons = "; ".join(f"{v.name}: {v.reason}" for v in table.verdicts)
-        raise BenchError(f"no kernel of {op.name} runs at {num_tokens} tokens ({reasons})")
+        reasons = "; ".join(f"{v.name}: {v.reason or 'a library'}" for v in table.verdicts)
+        raise BenchError(f"no kernel of ours runs {op.name} at {num_tokens} tokens ({reasons})")
     return table.symbols

@@ -88,6 +88,13 @@ _SERVER_OPTIONS = (
         help="both = send reasoning as `reasoning_content` too.",
     ),
     click.option(
+        "--response-store-mib",
+        type=click.IntRange(0),
+        default=256,
+        show_default=True,
+        help="Memory for responses that clients may come back to (/v1/responses); 0 = none.",
+    ),
+    click.option(
         "--log-level",
         type=click.Choice(LEVELS, case_sensitive=False),
         default="INFO",
@@ -129,14 +136,16 @@ def _server_options(command: F) -> F:
 @max_batch_size(default=None, default_text="256 on a GPU, 8 on the CPU")
 @_server_options
 @config_file_option
-def command(model: Path | None, **options: Any) -> None:
+def command(model: Path | None, **options: Any) -> int:
     """Serve MODEL (or --model-path) over an OpenAI-compatible API until SIGTERM.
+
+    Open requests may end then; a second SIGTERM or Ctrl-C cuts them off, with exit code 143 or 130.
 
     Every option may also stand in HAAST_* variables, such as HAAST_PORT.
     """
     started = time.perf_counter()
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # warns at every malformed request
     options["model_path"] = _model_path(model, options["model_path"])
     for name in IGNORED:
         if options[name]:
@@ -162,7 +171,7 @@ def command(model: Path | None, **options: Any) -> None:
 
         listening = Listening(options["host"], options["port"], options["shutdown_timeout"])
         template = options["chat_template"]
-        run(EngineClient(config), settings, listening, template, progress, on_ready)
+        return run(EngineClient(config), settings, listening, template, progress, on_ready)
 
 
 def _url(host: str, port: int) -> str:
@@ -179,12 +188,15 @@ def _settings(options: dict[str, Any]) -> "Settings":
     from haast.serve.service import Settings
 
     path = options["model_path"]
+    if not all(options["api_keys"]):
+        raise click.UsageError("an --api-key is empty")
     return Settings(
         models=options["models"] or ("haast-tiny" if path is None else str(path),),
         api_keys=options["api_keys"],
         allowed_origins=options["allowed_origins"],
         conversation_date=options["conversation_date"],
         mirrors_reasoning=options["reasoning_field"] == "both",
+        response_store_mib=options["response_store_mib"],
     )
 
 

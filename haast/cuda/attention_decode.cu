@@ -1,9 +1,10 @@
 // Attention of one query a request over its paged keys and values, which are streamed once.
 //
-// A unit of work is (request, kv head, split: some of its pages); each CTA, of which an SM has two, takes a
-// run of consecutive units with about as many pages as the others. One warp brings the query's eight heads and 16 KB tiles,
-// a page of K or V each, through a ring; four warps take 32 keys of every page each, with their own
-// running maxima, and add their sums at the end of a unit.
+// A unit of work is (request, kv head, split: some of its pages); each CTA, of which an SM has one or
+// two, takes a run of consecutive units with about as many pages as the others. One warp brings the
+// query's eight heads and tiles, a page of K or V each, through a ring; four warps take 32 keys of
+// every page each, with their own running maxima, and add their sums at the end of a unit. Of the
+// first and the last page only those 32 keys come of which one is visible.
 #include <cstddef>
 
 #include "attention_mma.cuh"
@@ -91,6 +92,13 @@ struct Units {
   }
 
   __device__ int begin_page() const { return split * span.split_pages; }
+  // Warps with visible keys in the page that begins at this key.
+  __device__ int first_warp(int page_key) const {
+    return max(0, kv_len - p.window - page_key) / WARP_KEYS;
+  }
+  __device__ int end_warp(int page_key) const {
+    return min(MATH_WARPS, divide_up(kv_len - page_key, WARP_KEYS));
+  }
   __device__ int pages() const { return min(span.num_pages - begin_page(), span.split_pages); }
 
  private:
@@ -135,11 +143,13 @@ __device__ void bring(const Problem& p, Memory<E4M3>& m, int lane) {
     ahead.next();
     const int next_entries = first_entries(p, ahead, lane);  // in time for the next unit
     const int pages = unit.pages();
+    int page_key = (unit.span.first_page + unit.begin_page()) * PAGE_SIZE;
     const int* table = p.page_table + static_cast<int64_t>(unit.request) * p.max_pages +
                        unit.span.first_page + unit.begin_page();
-    for (int i = 0; i < pages; ++i) {
+    for (int i = 0; i < pages; ++i, page_key += PAGE_SIZE) {
       if (i && i % 32 == 0) entries = i + lane < pages ? table[i + lane] : 0;
       const int row = (__shfl_sync(~0u, entries, i % 32) * p.num_kv_heads + unit.head) * PAGE_SIZE;
+      const int begin = unit.first_warp(page_key), end = unit.end_warp(page_key);
 #pragma unroll
       for (int is_v = 0; is_v < 2; ++is_v, ring.next()) {
         wait(smem_u32(&m.empty[ring.stage]), ring.phase);
@@ -147,8 +157,9 @@ __device__ void bring(const Problem& p, Memory<E4M3>& m, int lane) {
           const uint32_t full = smem_u32(&m.full[ring.stage]);
           const uint32_t to = smem_u32(m.ring[ring.stage]);
           const bool with_query = i == 0 && !is_v;
-          arrive_expect(full, with_query ? Pages::STAGE_BYTES : Pages::BYTES);
-          tensor_load(to, is_v ? p.v : p.k, 0, row, full);
+          arrive_expect(full, (end - begin) * Pages::WARP_BYTES + (with_query ? QUERY_BYTES : 0));
+          for (int w = begin; w < end; ++w)
+            tensor_load(to + w * Pages::WARP_BYTES, is_v ? p.v : p.k, 0, row + w * WARP_KEYS, full);
           if (with_query) {
             const int64_t group = static_cast<int64_t>(unit.request) * p.num_kv_heads + unit.head;
             bulk_load(to + Pages::BYTES, p.q + group * GROUP_HEADS * HEAD_DIM, QUERY_BYTES, full);
@@ -231,6 +242,12 @@ __device__ void finish_unit(const Problem& p, Sums& m, const Units& unit, const 
   }
 }
 
+// The warp has read a stage.
+__device__ __forceinline__ void release(uint64_t& empty, int lane) {
+  __syncwarp();
+  if (lane == 0) arrive(smem_u32(&empty));
+}
+
 template <bool E4M3>
 __device__ void multiply(const Problem& p, Memory<E4M3>& m, int warp, int lane) {
   using Pages = Pages<E4M3>;
@@ -244,29 +261,34 @@ __device__ void multiply(const Problem& p, Memory<E4M3>& m, int warp, int lane) 
     const int pages = unit.pages();
     int page_key = (unit.span.first_page + unit.begin_page()) * PAGE_SIZE;
     for (int i = 0; i < pages; ++i, page_key += PAGE_SIZE) {
+      const bool has_keys = unit.first_warp(page_key) <= warp && warp < unit.end_warp(page_key);
+      const int key = page_key + warp * WARP_KEYS + lane % 4 * 2;
+      const bool is_edge = page_key < first_key || page_key + PAGE_SIZE > unit.kv_len;
       const uint32_t k = smem_u32(m.ring[ring.stage]);
       wait(smem_u32(&m.full[ring.stage]), ring.phase);
       if (i == 0) load_query<E4M3>(k + Pages::BYTES, lane, q);
       float scores[KEY_TILES][4];
-      if constexpr (E4M3)
-        multiply_keys_e4m3(k + warp * Pages::WARP_BYTES, q, lane, scores);
-      else
-        multiply_keys(k + warp * Pages::WARP_BYTES, q, lane, scores);
-      __syncwarp();
-      if (lane == 0) arrive(smem_u32(&m.empty[ring.stage]));
+      if (has_keys) {
+        if constexpr (E4M3)
+          multiply_keys_e4m3(k + warp * Pages::WARP_BYTES, q, lane, scores);
+        else
+          multiply_keys(k + warp * Pages::WARP_BYTES, q, lane, scores);
+      }
+      release(m.empty[ring.stage], lane);
       ring.next();
-      const int key = page_key + warp * WARP_KEYS + lane % 4 * 2;
-      const bool is_edge = page_key < first_key || page_key + PAGE_SIZE > unit.kv_len;
-      if (is_edge) mask(scores, key, swap, first_key, unit.kv_len);
-      weigh(scores, r);
+      if (has_keys) {
+        if (is_edge) mask(scores, key, swap, first_key, unit.kv_len);
+        weigh(scores, r);
+      }
       const uint32_t v = smem_u32(m.ring[ring.stage]) + warp * Pages::WARP_BYTES;
       wait(smem_u32(&m.full[ring.stage]), ring.phase);
-      if (is_edge)
-        multiply_values<E4M3, true>(v, scores, lane, key, swap, first_key, unit.kv_len, r);
-      else
-        multiply_values<E4M3, false>(v, scores, lane, key, swap, first_key, unit.kv_len, r);
-      __syncwarp();
-      if (lane == 0) arrive(smem_u32(&m.empty[ring.stage]));
+      if (has_keys) {
+        if (is_edge)
+          multiply_values<E4M3, true>(v, scores, lane, key, swap, first_key, unit.kv_len, r);
+        else
+          multiply_values<E4M3, false>(v, scores, lane, key, swap, first_key, unit.kv_len, r);
+      }
+      release(m.empty[ring.stage], lane);
       ring.next();
     }
     finish_unit<E4M3>(p, m.sums, unit, r, warp, lane);

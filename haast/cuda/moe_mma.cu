@@ -5,6 +5,7 @@
 // one brings the rows of a chunk, twelve warps keep their blocks of those rows in registers and
 // multiply them with the same blocks of every tile, two warps add the partial sums and finish.
 #include "experts.cuh"
+#include "mma.cuh"
 #include "mxfp4.cuh"
 #include "swiglu.cuh"
 
@@ -181,14 +182,6 @@ __device__ void bring_rows(const Problem& p, const Shared& s, int lane) {
       bulk_load(s.rows + lane * s.row_bytes, p.x + source * p.k, p.k * 2, s.rows_full);
     }
   }
-}
-
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // A lane's fragments of NT x 8 rows in its warp's blocks of K: warp, warp + MATH_WARPS, ...

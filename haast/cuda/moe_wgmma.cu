@@ -377,9 +377,9 @@ struct FinishUp {
   }
 };
 
-// fp32 terms by slot, for moe_combine to add.
+// Terms by slot, for moe_combine to add.
 struct FinishDown {
-  float* out;            // [R, N]
+  bf16* out;             // [R, N]
   const float* weights;  // [R] by slot
   const int* scatter;    // [R] slot of each routed row
 
@@ -405,9 +405,9 @@ struct FinishDown {
       const int row = i / 2 * 8 + 2 * t + i % 2;
       if (row >= tile.num_rows) continue;
       const Term term = terms[row];
-      float* at = out + (static_cast<long>(term.slot) * p.row_tiles + row_tile) * TILE_ROWS + g;
-      at[0] = (d[i / 2 * 4 + i % 2] + bias_a) * term.weight;
-      at[8] = (d[i / 2 * 4 + i % 2 + 2] + bias_b) * term.weight;
+      bf16* at = out + (static_cast<long>(term.slot) * p.row_tiles + row_tile) * TILE_ROWS + g;
+      at[0] = __float2bfloat16_rn((d[i / 2 * 4 + i % 2] + bias_a) * term.weight);
+      at[8] = __float2bfloat16_rn((d[i / 2 * 4 + i % 2 + 2] + bias_b) * term.weight);
     }
   }
 };
@@ -448,8 +448,8 @@ struct FinishPlain {
   HAAST_KERNEL moe_up_wgmma_##SUFFIX(HAAST_PROBLEM, haast::bf16* out, float limit) {             \
     haast::run<haast::Shape<M, ROWS>>(HAAST_PROBLEM_VALUES, haast::FinishUp{out, limit});        \
   }                                                                                              \
-  HAAST_KERNEL moe_down_wgmma_##SUFFIX(HAAST_PROBLEM, float* out, const float* expert_weights,   \
-                                       const int* scatter) {                                     \
+  HAAST_KERNEL moe_down_wgmma_##SUFFIX(HAAST_PROBLEM, haast::bf16* out,                         \
+                                       const float* expert_weights, const int* scatter) {        \
     haast::run<haast::Shape<M, ROWS>>(HAAST_PROBLEM_VALUES,                                      \
       haast::FinishDown{out, expert_weights, scatter});                                          \
   }                                                                                              \

@@ -39,18 +39,19 @@ def row_map(x: Tensor) -> bytes:
     return _encode("BFLOAT16", x.data_ptr(), (columns, rows), strides, ROW_BOX, "128B")
 
 
-def page_map(cache: Tensor) -> bytes:
-    """For copies of one head's page, in the swizzle of as many bytes as a row has: 128 or 64.
+def page_map(cache: Tensor, positions: int) -> bytes:
+    """For copies of some positions of one head's page, in the swizzle of as many bytes as a row
+    has: 128 or 64.
 
-    cache    [num_pages, heads, page_size, 64] bf16 or float8_e4m3fn, contiguous on a GPU, page_size
-             at most 256
+    cache      [num_pages, heads, page_size, 64] bf16 or float8_e4m3fn, contiguous on a GPU
+    positions  of a copy: a divisor of page_size, at most 256
     returns  a kernel parameter; coordinates are (0, (page * heads + head) * page_size)
     Raises KernelError if the driver refuses.
     """
-    page_size, columns = cache.shape[2:]
+    columns = cache.shape[3]
     rows = cache.shape[:3].numel()
     width = columns * cache.element_size()
-    box = (columns, page_size)
+    box = (columns, positions)
     kind = "UINT8" if cache.element_size() == 1 else "BFLOAT16"
     return _encode(kind, cache.data_ptr(), (columns, rows), (width,), box, f"{width}B")
 

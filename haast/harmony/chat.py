@@ -20,8 +20,9 @@ def from_chat(messages: object, tools: object = None) -> Conversation:
     """Conversation of the `messages` and `tools` fields of a chat-completions request.
 
     Every system and developer message joins the developer instructions, in order.
-    An assistant's text next to tool calls is a preamble; its reasoning is kept only
-    if no user message follows, so a tool loop keeps it and finished turns lose it.
+    An assistant's text next to tool calls is a preamble, and so it is if the message says
+    `"phase": "commentary"`; its reasoning is kept only if no user message follows, so a tool
+    loop keeps it and finished turns lose it.
     The author name of a user or assistant message is ignored.
     Raises ConversationError: one line with the message's index, what it has, what is allowed.
     """
@@ -68,8 +69,9 @@ def _assistant(
             f"messages[{index}] (assistant) has no content; allowed without it: tool_calls"
         )
     text = "" if entry.get("content") is None else _text(index, entry)
-    if text or (not calls and entry.get("content") is not None):
-        yield Message("assistant", text, channel="commentary" if calls else "final")
+    is_preamble = bool(calls) or entry.get("phase") == "commentary"
+    if text or (not is_preamble and entry.get("content") is not None):
+        yield Message("assistant", text, channel="commentary" if is_preamble else "final")
     for position, call in enumerate(calls):
         yield _tool_call(f"messages[{index}].tool_calls[{position}]", call, names)
 

@@ -18,9 +18,11 @@ PieceKind = Literal["content", "reasoning", "tool_call"]
 class Piece:
     """Text that is added to an answer.
 
-    call    of a tool call: its number in the answer, from 0
-    name    of the first piece of a tool call: the function's
-    tokens  of content, if asked for: the tokens with their log-probabilities
+    call         of a tool call: its number in the answer, from 0
+    name         of the first piece of a tool call: the function's
+    tokens       of content, if asked for: the tokens with their log-probabilities
+    message      number of the message that it is in, where messages are told apart
+    is_preamble  of content, where told apart: whether a tool call or the answer is to follow
     """
 
     kind: PieceKind
@@ -28,6 +30,8 @@ class Piece:
     call: int = 0
     name: str | None = None
     tokens: tuple[Scored, ...] = ()
+    message: int = 0
+    is_preamble: bool = False
 
 
 class Answer:
@@ -121,9 +125,13 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
     joined: list[Piece] = []
     for piece in pieces:
         last = joined[-1] if joined else None
-        if last and piece.name is None and (last.kind, last.call) == (piece.kind, piece.call):
+        if last and piece.name is None and _place(last) == _place(piece):
             text, tokens = last.text + piece.text, last.tokens + piece.tokens
             joined[-1] = replace(last, text=text, tokens=tokens)
         else:
             joined.append(piece)
     return joined
+
+
+def _place(piece: Piece) -> tuple[str, int, int]:
+    return piece.kind, piece.call, piece.message

@@ -12,9 +12,11 @@ from starlette.routing import Route
 
 from haast.serve import chat, completions, endpoints
 from haast.serve.errors import MENDABLE, ApiError, api_error
-from haast.serve.middleware import ApiKeys, RequestIds
+from haast.serve.gate import Gated
+from haast.serve.middleware import ApiKeys, RequestIds, TrailingSlashes
 from haast.serve.openapi import describe
 from haast.serve.responses import document
+from haast.serve.responses_api import routes as responses_api
 from haast.serve.service import Service
 from haast.serve.sse import error_response
 
@@ -23,6 +25,11 @@ ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
     "/v1/chat/completions": ("POST", chat.completions),
     "/v1/chat/completions/render": ("POST", chat.render),
     "/v1/completions": ("POST", completions.completions),
+    "/v1/responses": ("POST", responses_api.create),
+    "/v1/responses/input_tokens": ("POST", responses_api.input_tokens),
+    "/v1/responses/{response_id}": ("GET", responses_api.retrieve),
+    "/v1/responses/{response_id}/cancel": ("POST", responses_api.cancel),
+    "/v1/responses/{response_id}/input_items": ("GET", responses_api.input_items),
     "/v1/models": ("GET", endpoints.models),
     "/v1/models/{name:path}": ("GET", endpoints.model),
     "/tokenize": ("POST", endpoints.tokenize),
@@ -32,14 +39,18 @@ ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
     "/version": ("GET", endpoints.version),
     "/metrics": ("GET", endpoints.metrics),
 }
+DELETIONS: dict[str, Endpoint] = {"/v1/responses/{response_id}": responses_api.delete}
+"""Paths that can also be deleted"""
 
 
 def make_app(service: Service) -> Starlette:
     """The ASGI application over a service."""
     settings = service.settings
     routes = [Route(path, e, methods=[method]) for path, (method, e) in ENDPOINTS.items()]
+    routes += [Route(path, e, methods=["DELETE"]) for path, e in DELETIONS.items()]
     middleware = [
         Middleware(RequestIds),
+        Middleware(TrailingSlashes),
         Middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
@@ -48,6 +59,7 @@ def make_app(service: Service) -> Starlette:
             expose_headers=["x-request-id"],
         ),
     ]
+    middleware.append(Middleware(Gated, gate=service.gate))
     if settings.api_keys:
         middleware.append(Middleware(ApiKeys, keys=settings.api_keys))
     app = Starlette(
@@ -60,16 +72,20 @@ def make_app(service: Service) -> Starlette:
             Exception: _on_bug,
         },
     )
+    app.router.redirect_slashes = False  # TrailingSlashes has taken them away
     app.state.service = service
     return app
 
 
 async def _openapi(_request: Request) -> Response:
-    summaries = {
-        path.replace(":path", ""): (method, (endpoint.__doc__ or "").split("\n")[0])
-        for path, (method, endpoint) in ENDPOINTS.items()
-    }
-    return document(describe(summaries))
+    every = [(path, method, endpoint) for path, (method, endpoint) in ENDPOINTS.items()]
+    every += [(path, "DELETE", endpoint) for path, endpoint in DELETIONS.items()]
+    return document(
+        describe(
+            (path.replace(":path", ""), method, (endpoint.__doc__ or "").split("\n")[0])
+            for path, method, endpoint in every
+        )
+    )
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:

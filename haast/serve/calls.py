@@ -48,6 +48,7 @@ class Answer:
             self.finish_reason,
             self.cached_tokens,
             self.error,
+            self.number,
         )
         self.token_ids.clear()
         self.logprobs.clear()
@@ -120,6 +121,14 @@ class Calls:
     def forget(self, call: Call) -> list[int]:
         """Drop a call; the numbers of its answers that have not ended."""
         return [a.number for a in call.answers if self._answers.pop(a.number, None) is not None]
+
+    def cancel(self, number: int) -> bool:
+        """End one answer of a call as cancelled; False if it has ended."""
+        answer = self._answers.pop(number, None)
+        if answer is not None:
+            answer.finish_reason = "cancelled"
+            answer.call.notify(answer)
+        return answer is not None
 
     def take(self, stepped: Stepped) -> None:
         """Hand out what a step gave; what nobody waits for any more is dropped."""

@@ -27,6 +27,11 @@ _EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 """Efforts of other models -> the nearest that gpt-oss has"""
 
 
+def nearest_effort(given: str | None) -> str:
+    """The effort to tell gpt-oss; medium if none is given."""
+    return _EFFORTS.get(given or "", given or "medium")
+
+
 @dataclass(frozen=True)
 class Chat:
     """A chat request, checked and rendered."""

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -135,7 +136,9 @@ class Child:
         finally:
             self.kill()
             self._clean_up()
-        await self._process.wait()
+        with suppress(TimeoutError):  # not even SIGKILL ends who waits for a broken device
+            async with asyncio.timeout(STOP_S):
+                await self._process.wait()
         await asyncio.wait([self._copying], timeout=STDERR_S)
         self._copying.cancel()
 

@@ -4,12 +4,14 @@ import asyncio
 from array import array
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncGenerator, Callable, Sequence
+from math import ceil
+from time import monotonic
 from typing import Self
 
 import msgspec
 
 from haast.config import EngineConfig
-from haast.engine.request import QueueFullError, RequestError, SamplingParams
+from haast.engine.request import RequestError, SamplingParams
 from haast.errors import HaastError
 from haast.serve.calls import Call, Calls
 from haast.serve.child import Child
@@ -28,18 +30,22 @@ from haast.serve.messages import (
     Tokens,
     Unloadable,
 )
+from haast.serve.probe import probe
 
 __all__ = ["EngineClient", "EngineDownError", "EngineInfo", "EngineStats", "Tokens"]
-PROBE_PRIORITY = -(1 << 31)
+CLOSED = "the engine process was closed"
+LOADING_IS_SLOWER = 10
+"""How much longer than an engine a file system may be silent"""
 
 
 class EngineClient:
     """Starts the engine process, runs calls on it and notices when it dies or hangs.
 
-    config  what the engine is to load
-    hang_s  seconds without a message, although calls are open, after which it is killed
-    module  what runs as the engine process
-    info    EngineInfo, once started
+    config   what the engine is to load
+    hang_s   seconds without a message, although calls are open, after which it is killed
+    module   what runs as the engine process
+    info     EngineInfo, once started
+    back_at  when one that is down may be up again, by time.monotonic, as far as anyone knows
     An async context: started inside, closed after.
     """
 
@@ -54,6 +60,7 @@ class EngineClient:
     ) -> None:
         self.config = config
         self.hang_s = hang_s
+        self.back_at = 0.0
         self._module = module
         self._child: Child | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,7 +95,13 @@ class EngineClient:
         self._is_down.clear()
         self._child = child = await Child.spawn(self._module)
         ready = asyncio.get_running_loop().create_future()
-        work = (self._read(child, ready, progress), self._watch_end(child), self._watch_hang(child))
+        is_loading = lambda: "" if ready.done() else "the model is loading"
+        work = (
+            self._read(child, ready, progress),
+            self._watch_end(child),
+            self._watch_hang(child, self._is_answering, self.hang_s),
+            self._watch_hang(child, is_loading, LOADING_IS_SLOWER * self.hang_s),
+        )
         self._tasks = [asyncio.create_task(task) for task in work]
         for task in self._tasks:
             task.add_done_callback(self._on_task_end)
@@ -96,23 +109,24 @@ class EngineClient:
         try:
             child.send(Start(self.config))
             await asyncio.wait([ready, falling], return_when=FIRST_COMPLETED)
-            if not ready.done():
-                raise EngineDownError(falling.result())
-            self.info = ready.result()
-        except BaseException:
-            await self.close()
+            if ready.done():
+                self.info = ready.result()
+            if self._is_down.is_set():
+                raise EngineDownError(str(self._down_because))
+        except BaseException as error:
+            await self.close(str(error) or CLOSED)
             raise
         finally:
             falling.cancel()
         self._down_because = None
 
-    async def close(self) -> None:
-        """Have the process leave, within seconds; open calls end with EngineDownError."""
+    async def close(self, reason: str = CLOSED) -> None:
+        """Have the process leave, within seconds; open calls end with EngineDownError, at once."""
         tasks, self._tasks = self._tasks, []
         child, self._child = self._child, None
         for task in tasks:
             task.cancel()
-        self._fall("the engine process was closed")
+        self._fall(reason)
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
@@ -152,43 +166,27 @@ class EngineClient:
             if numbers and self._child is not None:
                 self._child.send(Cancel(numbers))
 
+    def cancel(self, number: int) -> None:
+        """End one answer of an open call, whose others go on; its last news say so."""
+        if self._calls.cancel(number) and self._child is not None:
+            self._child.send(Cancel([number]))
+
     def stats(self) -> EngineStats:
         """What the engine last told, at most 0.1 s ago while it works."""
         return msgspec.structs.replace(self._stats, dead_because=self._down_because)
 
     async def probe(self, timeout_s: float) -> None:
-        """Wait for a token that the engine decodes from now on: for a prompt of one token, ahead of
-        all calls, or for a call if that comes first.
+        """Wait for a token that the engine decodes from now on, its own or another call's.
 
         Raises EngineDownError with the reason if none comes in time.
         """
-        self._has_token.clear()
-        tasks = [asyncio.create_task(c) for c in (self._decode_one(), self._has_token.wait())]
-        try:
-            done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if not done:
-            raise EngineDownError(f"the engine decoded no token within {timeout_s:g} s")
-
-    async def _decode_one(self) -> None:
-        params = SamplingParams(temperature=0, max_new_tokens=1)
-        try:
-            async for tokens in self.generate([0], params, priority=PROBE_PRIORITY):
-                if tokens.error is not None:
-                    raise EngineDownError(f"the engine decoded no token: {tokens.error}")
-        except QueueFullError:
-            await self._has_token.wait()  # of those who wait in it
+        await probe(self.generate, self._has_token, timeout_s)
 
     def _submit(
         self, prompt_ids: Sequence[int], params: SamplingParams, priority: int, salt: str | None
     ) -> Call:
         if self._down_because is not None:
-            raise EngineDownError(self._down_because)
+            raise EngineDownError(self._down_because, max(1, ceil(self.back_at - monotonic())))
         assert self._child is not None
         call = self._calls.open(params.n, params.logprobs is not None)
         try:
@@ -227,13 +225,17 @@ class EngineClient:
     async def _watch_end(self, child: Child) -> None:
         self._fall(await child.wait_end())
 
-    async def _watch_hang(self, child: Child) -> None:
-        await child.wait_hang(lambda: len(self._calls) > 0, self.hang_s)
+    async def _watch_hang(self, child: Child, busy: Callable[[], str], hang_s: float) -> None:
+        """busy: what it should be telling of; nothing = it may be silent"""
+        await child.wait_hang(lambda: bool(busy()), hang_s)
         self._fall(
-            f"the engine process (pid {child.pid}) hangs: {len(self._calls)} answers are open, but "
-            f"it told nothing for {self.hang_s:g} s; it was killed"
+            f"the engine process (pid {child.pid}) hangs: {busy()}, but it told nothing for "
+            f"{hang_s:g} s; it was killed"
         )
         child.kill()
+
+    def _is_answering(self) -> str:
+        return f"{len(self._calls)} answers are open" if len(self._calls) else ""
 
     def _fall(self, reason: str) -> None:
         """There is no engine from now on; the first reason is the one to tell."""

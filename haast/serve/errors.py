@@ -62,7 +62,9 @@ def api_error(error: Exception) -> ApiError:
         headers = {"retry-after": "1"}
         return ApiError(429, text, kind="rate_limit_error", code="queue_full", headers=headers)
     if isinstance(error, EngineDownError):
-        return ApiError(503, text, kind="service_unavailable_error", code="engine_down")
+        headers = {"retry-after": str(error.retry_s)}
+        kind = "service_unavailable_error"
+        return ApiError(503, text, kind=kind, code="engine_down", headers=headers)
     if isinstance(error, (ConversationError, TemplateError)):
         match = _PATH.match(text)
         return ApiError(400, text, param=match[0] if match else "messages")

@@ -81,13 +81,14 @@ def check_extra(body: Body, refused: Mapping[str, tuple[Any, ...]]) -> None:
     """
     for name, value in (body.model_extra or {}).items():
         if name in refused:
-            _check(name, value, refused[name])
+            check_value(name, value, refused[name])
         elif name not in HARMLESS and name not in _reported and len(_reported) < 1000:
             _reported.add(name)
             _log.warning("requests have an unknown field %r, which is ignored", name[:100])
 
 
-def _check(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Refuse a field unless it asks for nothing; ApiError 400."""
     if value is None or any(type(value) is type(one) and value == one for one in allowed):
         return
     what = ", ".join(map(repr, allowed)) or "null"

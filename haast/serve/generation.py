@@ -66,12 +66,14 @@ async def follow(
                     is_counted = True
                     _count(service, generation)
                 if answer.finish_reason is not None:
-                    continue  # a stop string ended it, its siblings go on
+                    continue  # a stop string ended it, and it was cancelled
                 timers[number].tokens(len(tokens.token_ids))
                 pieces = answer.take(tokens)
                 if answer.finish_reason is not None:
                     num_open -= 1
                     _count_end(service, timers[number], answer)
+                    if tokens.finish_reason is None and num_open:
+                        service.client.cancel(tokens.number)  # its siblings go on
                 yield number, pieces
                 if not num_open:
                     return

@@ -10,7 +10,14 @@ from haast.engine.request import FinishReason, SamplingParams, TokenLogprobs
 
 
 class EngineDownError(RuntimeError):
-    """The engine process does not run, or cannot run another step; its text says why."""
+    """The engine process does not run, or cannot run another step; its text says why.
+
+    retry_s  when it may be worth while to ask again
+    """
+
+    def __init__(self, reason: str, retry_s: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_s = retry_s
 
 
 class Tokens(NamedTuple):
@@ -22,6 +29,7 @@ class Tokens(NamedTuple):
     finish_reason  stop, length, cancelled or error
     cached_tokens  prompt tokens that were found in the prefix cache
     error          why it ended, if that was an error
+    number         which of all answers, for `EngineClient.cancel`
     """
 
     index: int  # type: ignore[assignment]  # tuple.index: nobody searches in this one
@@ -30,6 +38,7 @@ class Tokens(NamedTuple):
     finish_reason: FinishReason | None
     cached_tokens: int
     error: str | None
+    number: int = -1
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):

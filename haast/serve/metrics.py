@@ -13,8 +13,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from haast.serve.client import EngineClient
 from haast.serve.histogram import Histogram
-from haast.serve.messages import EngineInfo, EngineStats
 
 _LABELS = ("model_name", "engine")
 _MS = 1e-3
@@ -47,9 +47,13 @@ class Metrics:
     def __init__(self) -> None:
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self.engine_restarts = 0
         self.ended: Counter[str] = Counter()
         self.anomalies: Counter[str] = Counter()
         self.histograms = {name: Histogram(bounds) for name, (_, bounds) in _HISTOGRAMS.items()}
+
+    def count_restart(self) -> None:
+        self.engine_restarts += 1
 
     def observe(self, name: str, value: float, count: int = 1) -> None:
         self.histograms[name].observe(value, count)
@@ -58,12 +62,9 @@ class Metrics:
 class Exposition(Collector):
     """Metrics in Prometheus' text format."""
 
-    def __init__(
-        self, metrics: Metrics, stats: Callable[[], EngineStats], info: EngineInfo, model: str
-    ) -> None:
+    def __init__(self, metrics: Metrics, client: EngineClient, model: str) -> None:
         self._metrics = metrics
-        self._stats = stats
-        self._info = info
+        self._client = client
         self._values = (model, "0")
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -90,7 +91,12 @@ class Exposition(Collector):
             yield family
 
     def _of_engine(self) -> Iterator[Metric]:
-        stats = self._stats()
+        stats = self._client.stats()
+        is_up = stats.dead_because is None
+        yield self._gauge("engine_up", "Whether there is an engine.", is_up, "haast")
+        restarts = self._metrics.engine_restarts
+        text = "Engines started after one fell."
+        yield self._counter("engine_restarts", text, restarts, "haast")
         yield self._gauge("num_requests_running", "Requests that run.", stats.num_running)
         yield self._gauge("num_requests_waiting", "Requests that wait.", stats.num_waiting)
         yield self._gauge("kv_cache_usage_perc", "Share of the KV cache in use.", stats.kv_usage)
@@ -99,16 +105,16 @@ class Exposition(Collector):
         yield self._counter("prefix_cache_hits", "Prompt tokens found cached.", hits)
         yield self._counter("num_preemptions", "Requests put back to wait.", stats.num_preemptions)
         config = InfoMetricFamily("vllm:cache_config", "The KV cache.", labels=_LABELS)
-        config.add_metric(self._values, {"num_tokens": str(self._info.kv_tokens)})
+        config.add_metric(self._values, {"num_tokens": str(self._client.info.kv_tokens)})
         yield config
 
-    def _gauge(self, name: str, text: str, value: float) -> Metric:
-        family = GaugeMetricFamily(f"vllm:{name}", text, labels=_LABELS)
+    def _gauge(self, name: str, text: str, value: float, prefix: str = "vllm") -> Metric:
+        family = GaugeMetricFamily(f"{prefix}:{name}", text, labels=_LABELS)
         family.add_metric(self._values, value)
         return family
 
-    def _counter(self, name: str, text: str, value: float) -> Metric:
-        family = CounterMetricFamily(f"vllm:{name}", text, labels=_LABELS)
+    def _counter(self, name: str, text: str, value: float, prefix: str = "vllm") -> Metric:
+        family = CounterMetricFamily(f"{prefix}:{name}", text, labels=_LABELS)
         family.add_metric(self._values, value)
         return family
 

@@ -40,6 +40,18 @@ class ApiKeys:
         return scheme.lower() == b"bearer" and any(matches)
 
 
+class TrailingSlashes:
+    """Takes `/v1/models/` for `/v1/models`, instead of sending the client there."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = scope["path"].rstrip("/") or "/"
+        await self.app(scope, receive, send)
+
+
 class RequestIds:
     """Sends the client's x-request-id back, or one of ours."""
 

@@ -1,5 +1,7 @@
 """The description of the API for programs: /openapi.json."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from haast import __version__
@@ -10,34 +12,37 @@ from haast.serve.protocol import (
     DetokenizeBody,
     TokenizeBody,
 )
+from haast.serve.responses_api.body import ResponseBody
 
 _REF = "#/components/schemas/{model}"
 BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatBody,
     "/v1/chat/completions/render": ChatBody,
     "/v1/completions": CompletionBody,
+    "/v1/responses": ResponseBody,
+    "/v1/responses/input_tokens": ResponseBody,
     "/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
 }
 """Path -> what is posted to it"""
 
 
-def describe(endpoints: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def describe(endpoints: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
     """An OpenAPI document.
 
-    endpoints  path -> (method, summary)
+    endpoints  (path, method, summary)
     """
     schemas: dict[str, Any] = {}
     for body in BODIES.values():
         schema = body.model_json_schema(ref_template=_REF)
         schemas |= schema.pop("$defs", {}) | {body.__name__: schema}
+    paths: dict[str, dict[str, Any]] = {}
+    for path, method, summary in endpoints:
+        paths.setdefault(path, {})[method.lower()] = _operation(path, summary)
     return {
         "openapi": "3.1.0",
         "info": {"title": "haast", "version": __version__},
-        "paths": {
-            path: {method.lower(): _operation(path, summary)}
-            for path, (method, summary) in endpoints.items()
-        },
+        "paths": paths,
         "components": {"schemas": schemas},
     }
 
@@ -51,7 +56,7 @@ def _operation(path: str, summary: str) -> dict[str, Any]:
         schema = {"$ref": _REF.format(model=BODIES[path].__name__)}
         content = {"application/json": {"schema": schema}}
         operation["requestBody"] = {"required": True, "content": content}
-    if "{" in path:
-        parameter = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-        operation["parameters"] = [parameter]
+    text = {"in": "path", "required": True, "schema": {"type": "string"}}
+    if names := re.findall(r"{(\w+)}", path):
+        operation["parameters"] = [{"name": name, **text} for name in names]
     return operation

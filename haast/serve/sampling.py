@@ -48,6 +48,14 @@ def completion_params(body: CompletionBody) -> SamplingParams:
     return _params(body, names, logprobs=body.logprobs, max_new_tokens=limit)
 
 
+def response_params(
+    body: GenerationBody, max_output_tokens: int | None, logprobs: int | None
+) -> SamplingParams:
+    """Of the Responses API. Raises ApiError 400 naming the field."""
+    names = {"max_new_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
+    return _params(body, names, logprobs=logprobs, max_new_tokens=max_output_tokens)
+
+
 def _params(body: GenerationBody, names: dict[str, str], **own: Any) -> SamplingParams:
     """names: what a setting is called in the request, where that differs"""
     if body.stream_options is not None and not body.stream:

@@ -9,20 +9,23 @@ from haast.harmony import ChatTemplate, Tokenizer
 from haast.prompt import PromptBuilder
 from haast.serve.client import EngineClient
 from haast.serve.errors import ApiError
+from haast.serve.gate import Gate
 from haast.serve.metrics import Exposition, Metrics
+from haast.serve.responses_api.store import ResponseStore
 
 
 @dataclass(frozen=True)
 class Settings:
     """How the server answers.
 
-    models             names of the model; answers carry the first
-    api_keys           one of them is asked for; none = everyone may ask
-    allowed_origins    web pages that may ask; * = all
-    conversation_date  what the model is told of the day; None = nothing
-    mirrors_reasoning  whether reasoning is also sent as `reasoning_content`
-    health_s           how long the engine may take to decode a token
-    ping_s             how long a stream may be silent
+    models              names of the model; answers carry the first
+    api_keys            one of them is asked for; none = everyone may ask
+    allowed_origins     web pages that may ask; * = all
+    conversation_date   what the model is told of the day; None = nothing
+    mirrors_reasoning   whether reasoning is also sent as `reasoning_content`
+    health_s            how long the engine may take to decode a token
+    ping_s              how long a stream may be silent
+    response_store_mib  memory for responses that clients may come back to; 0 = none
     """
 
     models: tuple[str, ...]
@@ -32,6 +35,7 @@ class Settings:
     mirrors_reasoning: bool = False
     health_s: float = 30.0
     ping_s: float = 10.0
+    response_store_mib: int = 256
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Service:
     prompts: PromptBuilder
     metrics: Metrics
     exposition: Exposition
+    responses: ResponseStore
+    gate: Gate = field(default_factory=Gate)
     created: int = field(default_factory=lambda: int(time.time()))
     _probes: "list[asyncio.Future[None]]" = field(default_factory=list)
 
@@ -92,5 +98,6 @@ def make_service(
         tokenizer=tokenizer,
         prompts=PromptBuilder(tokenizer, template),
         metrics=metrics,
-        exposition=Exposition(metrics, client.stats, client.info, settings.models[0]),
+        exposition=Exposition(metrics, client, settings.models[0]),
+        responses=ResponseStore(settings.response_store_mib << 20),
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -30,6 +30,11 @@ def event(data: Any) -> bytes:
     return b"data: %b\n\n" % _encode(data)
 
 
+def failed(error: ApiError) -> bytes:
+    """An error in a stream, and its end, as chat completions tell them."""
+    return event(error.body) + DONE
+
+
 def error_response(error: ApiError) -> Response:
     return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
@@ -48,16 +53,22 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | Non
 class EventStream(Response):
     """Sends events as they come, and a comment when there was none for `ping_s` seconds.
 
-    An error before the first event becomes an ordinary error response; a later one an event of
-    its own before the last, as OpenAI does it. If the client goes away `events` is closed.
+    An error before the first event becomes an ordinary error response; a later one is told by
+    `failure`. If the client goes away `events` is closed.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes, None], ping_s: float) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        ping_s: float,
+        failure: Callable[[ApiError], bytes] = failed,
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.raw_headers = list(_HEADERS)
         self._events = events
         self._ping_s = ping_s
+        self._failure = failure
         self._is_started = False
         self._sent_at = 0.0
 
@@ -77,13 +88,15 @@ class EventStream(Response):
             async with aclosing(self._events) as events:
                 async for data in events:
                     await self._write(send, data)
+            if not self._is_started:
+                await self._write(send, b"")  # no event is no error
         except (*MENDABLE, ApiError) as error:
             told = api_error(error)
             if not self._is_started:
                 self._is_started = True
                 await error_response(told)(scope, receive, send)
                 return
-            await self._write(send, event(told.body) + DONE)
+            await self._write(send, self._failure(told))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send, data: bytes) -> None:

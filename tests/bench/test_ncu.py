@@ -75,7 +75,7 @@ def test_traffic_of_a_call_is_that_of_all_its_kernels():
 
 
 def test_the_command_watches_the_call_after_the_warm_up():
-    symbols = ("moe_down_mma_n8", "moe_combine", "moe_combine")
+    symbols = ("moe_down_mma_n8", "moe_combine_fp32", "moe_combine_fp32")
     driven = ("moe_down", "--tokens", "4", "--model", "gpt-oss-20b")
     command = watch_command("/opt/ncu", Path("x.ncu-rep"), symbols, driven)
     assert command[0] == "/opt/ncu" and command[-8:] == [
@@ -84,7 +84,7 @@ def test_the_command_watches_the_call_after_the_warm_up():
     ]
     options = dict(zip(command[1:-8:2], command[2:-8:2], strict=False))
     assert options["--set"] == "full" and options["--clock-control"] == "none"
-    names = "regex:^(moe_down_mma_n8|moe_combine)$"
+    names = "regex:^(moe_down_mma_n8|moe_combine_fp32)$"
     assert command[command.index("--kernel-name") + 1] == names
     assert command[command.index("--launch-skip") + 1] == str(3 * WARMUP)
     assert command[command.index("--launch-count") + 1] == "3"

@@ -73,6 +73,8 @@ def test_op_work_reads_sizes_from_arguments():
     x = torch.empty(6, 64)
     assert op_work("grouped_matmul", SMALL, (x, weight, offs)) == grouped_work(6, 48, 64, 3)
     logits = torch.empty(3, 6, dtype=torch.bfloat16)
+    x, weight = torch.zeros(5, 64, dtype=torch.bfloat16), torch.zeros(7, 64, dtype=torch.bfloat16)
+    assert op_work("linear", SMALL, (x, weight, None)) == Work(2 * (12 * 64 + 35), 2 * 5 * 7 * 64)
     assert op_work("route", SMALL, (logits, 2)) == Work(36 + 4 * (4 * 6 + 7), 0)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from haast.bench.cases import BUILDERS, Draw, read_config
 from haast.bench.machine import why_no_hopper
-from haast.bench.tables import find_op, launched
+from haast.bench.tables import find_op, launched, op_table
 from haast.ops import OPS
 
 TOKENS = (1, 7, 64, 1024)
@@ -33,10 +33,11 @@ def test_at_model_shapes_every_op_with_kernels_runs_one(haast):
         for op in document["ops"]:
             for table in op["tables"]:
                 (runs,) = [v for v in table["verdicts"] if v["runs"]]
-                assert runs["symbols"] and runs["reason"] is None, table
+                assert runs["reason"] is None and (runs["symbols"] or runs["name"] == "cublas")
                 assert all(v["reason"] for v in table["verdicts"] if not v["runs"]), table
-                found = launched(find_op(op["op"]), read_config(model), table["num_tokens"])
-                assert [*found] == runs["symbols"]
+                if runs["symbols"]:
+                    found = launched(find_op(op["op"]), read_config(model), table["num_tokens"])
+                    assert [*found] == runs["symbols"]
 
 
 def test_what_runs_stands_with_its_symbols_and_the_rest_with_reasons(haast):
@@ -77,4 +78,8 @@ def test_a_gpu_launches_what_the_table_names(op, tokens):
         pytest.skip(reason)
     config = read_config("gpt-oss-20b")
     arguments = BUILDERS[op.name](Draw.on(torch.device("cuda", 0)), config, tokens)
-    assert seen(lambda: op(*arguments)) == [*launched(op, config, tokens)]
+    names = seen(lambda: op(*arguments))
+    if op_table(op, config, tokens).symbols:
+        assert names == [*launched(op, config, tokens)]
+    else:
+        assert names and not any("linear_mma" in name for name in names)

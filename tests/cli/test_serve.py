@@ -73,13 +73,15 @@ def test_flags_and_their_aliases(serve):
 def test_server_flags(serve):
     names = ("--served-model-name", "a", "--served-model-name", "b", "--api-key", "k")
     other = ("--allowed-origins", "http://x", "--conversation-date", "2026-01-02")
-    started, _ = serve(*names, *other, "--reasoning-field", "both", "--host", "::1", "--port", 9)
+    other += ("--reasoning-field", "both", "--response-store-mib", 0)
+    started, _ = serve(*names, *other, "--host", "::1", "--port", 9)
     assert started.settings == Settings(
         models=("a", "b"),
         api_keys=("k",),
         allowed_origins=("http://x",),
         conversation_date="2026-01-02",
         mirrors_reasoning=True,
+        response_store_mib=0,
     )
     assert started.listening == Listening("::1", 9, 30)
     assert serve("org/model")[0].settings.models == ("org/model",)
@@ -131,6 +133,7 @@ def test_a_file_that_is_refused(refused, tmp_path, text, message):
 
 def test_refusals(refused, tmp_path):
     assert "give one" in refused("serve", "a", "--model-path", "b")
+    assert "an --api-key is empty" in refused("serve", "--api-key", "a", "--api-key", "")
     assert "cannot read" in refused("serve", "--config-file", tmp_path / "none.yaml")
     assert "max_queue_size must be at least 1" in refused("serve", "--max-queue-size", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -170,4 +173,4 @@ def test_sigterm_lets_open_requests_end_and_exits_with_0():
         asking.join(60)
         assert "".join(received).endswith("data: [DONE]\n\n")
         assert process.wait(30) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr.read().endswith(" INFO shutting down: 1 requests have 30 s to end\n")

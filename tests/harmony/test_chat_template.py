@@ -134,6 +134,19 @@ def test_date_and_identity(tokenizer, template):
     assert template.render(chat, **variables) == render(from_chat(chat), tokenizer, system)
 
 
+def test_preambles_by_phase(tokenizer, template):
+    """A phase that nobody knows changes nothing; an empty preamble is none."""
+    user = {"role": "user", "content": "hi"}
+    channels = {"commentary": "commentary", "final_answer": "final", "loud": "final", None: "final"}
+    for phase, channel in channels.items():
+        said = {"role": "assistant", "content": "So.", "phase": phase}
+        chat = [user, said, said | {"content": ""}, user]
+        ids = template.render(chat)
+        assert ids == render(from_chat(chat), tokenizer)
+        assert f"<|channel|>{channel}<|message|>So.<|end|>" in tokenizer.decode(ids)
+        assert tokenizer.decode(ids).count("<|start|>assistant<|") == 1 + (channel == "final")
+
+
 def test_transformers_reads_it_the_same(tokenizer, tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(lzma.decompress(TOKENIZER_PATH.read_bytes()))

@@ -23,6 +23,30 @@ def test_stop_strings(llm, opened, stop, text):
     assert "".join(delta.text for delta in deltas) == streamed.text == text
 
 
+def test_a_launch_that_fails_beside_the_end_does_not_change_it(llm, opened, monkeypatch):
+    """With two steps in flight, the failed one comes with, before or after the last token."""
+    launch, launches = llm.engine.runner.launch, []
+
+    def failing(step):
+        launches.append(step)
+        if len(launches) == fails_at:
+            raise RuntimeError("device lost")
+        return launch(step)
+
+    monkeypatch.setattr(llm.engine.runner, "launch", failing)
+    stop, fails_at = "North America", 0
+    (whole,) = llm.generate([opened], greedy(stop=stop))
+    ends, num_tokens = [], len(whole.token_ids)
+    for fails_at in range(num_tokens - 1, num_tokens + 3):
+        launches.clear()
+        (result,) = llm.generate([opened], greedy(stop=stop))
+        assert result.token_ids == whole.token_ids[: fails_at - 1]
+        ends.append((result.finish_reason, result.error))
+    failed = ("error", "RuntimeError: device lost")
+    assert ends == [failed, failed, ("stop", None), ("stop", None)]
+    assert (result.text, result.timings.generated_tokens) == (whole.text, num_tokens)
+
+
 def test_stop_strings_are_not_sought_in_reasoning(llm):
     (result,) = llm.generate(EAGLE, greedy(stop=["user asks", "<|channel|>", "analysis", "final"]))
     assert "user asks" in result.reasoning

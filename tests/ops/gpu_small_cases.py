@@ -1,4 +1,4 @@
-"""Cases of the kernels for normalising and sampling, shared by the GPU tests and the sanitizers."""
+"""Cases of the small kernels, shared by the GPU tests and the sanitizers."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -15,6 +15,7 @@ from haast.ops import (
     add_rms_norm,
     adjust_logits,
     count_tokens,
+    linear,
     reset_history,
     rms_norm,
     sample,
@@ -49,6 +50,8 @@ FILTERS = (
     {"top_k": 5000, "top_p": 0.99, "temperature": 3.0},
     {"top_k": 64, "top_p": 0.8, "min_p": 0.1, "temperature": 0.7},
 )
+LINEAR_SHAPES = ((1, 64), (37, 192), (1057, 128), (1500, 704), (9000, 320))
+"""N and K: fewer rows than warps, no whole number of rows a warp, one more than eight"""
 KINDS = ("model", "flat", "ties", "masked", "odd")
 
 
@@ -203,6 +206,33 @@ def check_norms(num_rows: int, hidden: int, device: torch.device) -> set[str]:
     return {*symbols, *rms_norm.kernels[0].symbols(args[0], args[2], 1e-5)}
 
 
+def linear_case(
+    num_rows: int, k: int, num_tokens: int, has_bias: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x, weight and bias; made on the CPU."""
+    generator = torch.Generator().manual_seed(num_rows + k + num_tokens)
+    sizes = ((num_tokens, k), (num_rows, k), (num_rows,))
+    x, weight, bias = (torch.randn(s, generator=generator).bfloat16().to(device) for s in sizes)
+    return x, weight, bias if has_bias else None
+
+
+def check_linear(
+    num_rows: int, k: int, num_tokens: int, has_bias: bool, device: torch.device
+) -> set[str]:
+    """Every token as near to fp64 as rounding once allows; the same bits twice."""
+    x, weight, bias = linear_case(num_rows, k, num_tokens, has_bias, device)
+    kernel = linear.kernels[0]
+    assert kernel.rejects(x, weight, bias) is None
+    got, again = kernel.fn(x, weight, bias), kernel.fn(x, weight, bias)
+    assert torch.equal(as_bits(got.cpu()), as_bits(again.cpu()))
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    error = (got.double() - expected).abs()
+    scale = expected.abs() * 2**-8 + k**0.5 * 2**-18
+    worst = (error / scale).amax(1)
+    assert worst.max() <= 1, f"token {int(worst.argmax())}: {float(worst.max()):.3g} of the limit"
+    return {*kernel.symbols(x, weight, bias)}
+
+
 def run_small(device: torch.device) -> Iterator[str]:
     """Every kernel of this file at small shapes; symbols launched."""
     for dtype, vocab in product(DTYPES, (37, 4096)):
@@ -215,5 +245,7 @@ def run_small(device: torch.device) -> Iterator[str]:
         yield from kernel.symbols(logits, rows)
         yield from check_adjusted(5, vocab, dtype, device)
     yield from check_counted(5, 37, device)
+    for num_tokens, shape in product((1, 8, 9, 16), LINEAR_SHAPES[:3]):
+        yield from check_linear(*shape, num_tokens, True, device)
     for hidden in (8, 352, 2880):
         yield from check_norms(3, hidden, device)

@@ -25,7 +25,7 @@ MODELS = {
     "I = 1440": replace(read_config("gpt-oss-20b"), intermediate_size=1440),
 }
 TOKENS = (0, 1, 64, 65, 8192)
-TO_BE_PINNED = {("attention", "cuda_prefill")}
+TO_BE_PINNED = {("attention", "cuda_prefill"), ("linear", "fixed_rows")}
 META = Draw.on(torch.device("meta"))
 OPS_WITH_KERNELS = [op for op in OPS if op.has_kernels]
 

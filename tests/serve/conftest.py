@@ -9,7 +9,7 @@ import pytest
 
 from haast.config import EngineConfig
 from haast.engine.request import SamplingParams
-from haast.serve.client import EngineClient
+from haast.serve.client import EngineClient, EngineDownError
 
 FAKE = "tests.serve.fake_engine_process"
 
@@ -34,6 +34,20 @@ async def collect(client, prompt_ids, wanted, **options):
     async for tokens in client.generate(prompt_ids, wanted, **options):
         ids += tokens.token_ids
     return ids, tokens
+
+
+async def exhaust(news):
+    """Take what comes until the end."""
+    async for _ in news:
+        pass
+
+
+async def told(tasks):
+    """Why calls ended: the same of all of them."""
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(error) for error in errors} == {EngineDownError}
+    (text,) = {str(error) for error in errors}
+    return text
 
 
 async def until(holds, patience_s=5.0):

@@ -40,6 +40,8 @@ class FakeClient:
         self.asked: list[Asked] = []
         self.num_open = 0
         self.num_cancelled = 0
+        self.cancelled: list[int] = []
+        """indices of answers that were cancelled alone"""
         self.now = EngineStats()
         self.down_because: str | None = None
         self.num_probes = 0
@@ -58,11 +60,14 @@ class FakeClient:
                 if isinstance(item, float):
                     await asyncio.sleep(item)
                 else:
-                    yield item
+                    yield item._replace(number=item.index)
             has_ended = True
         finally:
             self.num_open -= 1
             self.num_cancelled += not has_ended
+
+    def cancel(self, number: int) -> None:
+        self.cancelled.append(number)
 
     def stats(self) -> EngineStats:
         return self.now

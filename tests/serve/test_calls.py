@@ -27,15 +27,15 @@ def test_steps_come_together_until_they_are_taken():
     calls.take(Stepped([0], [9], [news(1, [10], "stop", cached=64)]))
     assert not call.is_done and len(calls) == 2
     assert taken(call) == [
-        Tokens(1, (5, 8, 10), None, "stop", 64, None),
-        Tokens(0, (6, 7, 9), None, None, 0, None),
+        Tokens(1, (5, 8, 10), None, "stop", 64, None, 1),
+        Tokens(0, (6, 7, 9), None, None, 0, None, 0),
     ]
     calls.take(Stepped([0], [11], [news(2, [12], logprobs=[FEW])]))
-    assert taken(call) == [Tokens(0, (11,), None, None, 0, None)]
-    assert taken(other) == [Tokens(0, (12,), (FEW,), None, 0, None)]
+    assert taken(call) == [Tokens(0, (11,), None, None, 0, None, 0)]
+    assert taken(other) == [Tokens(0, (12,), (FEW,), None, 0, None, 2)]
     calls.take(Stepped([0], [13], [news(0, [], "error", error="a fault")]))
     assert not call.is_done
-    assert taken(call) == [Tokens(0, (13,), None, "error", 0, "a fault")]
+    assert taken(call) == [Tokens(0, (13,), None, "error", 0, "a fault", 0)]
     assert call.is_done and not other.is_done and len(calls) == 1
 
 
@@ -46,6 +46,21 @@ def test_whoever_is_forgotten_gets_nothing_and_numbers_are_not_used_again():
     assert calls.forget(call) == [0, 2] and calls.forget(call) == []
     calls.take(Stepped([0], [1], [news(2, [2], "stop")]))
     assert calls.open(1, False).number == 3 and len(calls) == 1
+
+
+def test_one_answer_is_cancelled():
+    calls = Calls()
+    call = calls.open(3, False)
+    calls.take(Stepped([], [], [news(1, [5]), news(2, [6], "stop")]))
+    assert [calls.cancel(number) for number in (1, 1, 2, 3)] == [True, False, False, False]
+    calls.take(Stepped([0, 1], [7, 8], []))
+    assert taken(call) == [
+        Tokens(1, (5,), None, "cancelled", 0, None, 1),
+        Tokens(2, (6,), None, "stop", 0, None, 2),
+        Tokens(0, (7,), None, None, 0, None, 0),
+    ]
+    assert not call.is_done and calls.cancel(0) and len(calls) == 0
+    assert taken(call)[0].finish_reason == "cancelled" and call.is_done
 
 
 def test_who_waits_is_woken():

@@ -1,17 +1,14 @@
 """Calls over a process whose engine computes nothing."""
 
 import asyncio
-import os
-import signal
 from contextlib import aclosing
 from random import Random
 
 import pytest
 
 from haast.engine.request import QueueFullError, RequestError
-from haast.serve.client import EngineDownError
 
-from .conftest import collect, fake, params, run, until
+from .conftest import collect, exhaust, fake, params, run, until
 from .fake_engine_process import answer
 
 
@@ -65,11 +62,6 @@ def test_many_calls_at_once_and_random_cancels():
     run(work())
 
 
-async def exhaust(news):
-    async for _ in news:
-        pass
-
-
 @pytest.mark.parametrize("how", ["cancel", "aclose", "let go"])
 def test_who_goes_away_frees_the_engine(how):
     async def work():
@@ -90,6 +82,34 @@ def test_who_goes_away_frees_the_engine(how):
                 del news
             await until(lambda: client.stats().num_running == 0)
             assert client.stats().kv_usage == 0 and client.stats().steps < steps + 40
+
+    run(work())
+
+
+def test_answers_of_several_are_cancelled_and_free_their_pages():
+    async def work():
+        async with fake("slow", max_length=900) as client:
+            news = client.generate([1], params(800, n=3))
+            seen = {}
+            async for tokens in news:
+                seen[tokens.index] = tokens
+                if len(seen) == 3:
+                    break
+            await until(lambda: client.stats().num_running == 3)
+            steps, usage = client.stats().steps, client.stats().kv_usage
+            client.cancel(seen[1].number)
+            client.cancel(seen[0].number)
+            ends = []
+            async for tokens in news:
+                ends += [(tokens.index, tokens.finish_reason)] if tokens.finish_reason else []
+                if client.stats().num_running == 1:
+                    break
+            # at once here; there after a message and two steps, and ten until it is told
+            assert sorted(ends) == [(0, "cancelled"), (1, "cancelled")]
+            assert client.stats().steps <= steps + 40
+            assert client.stats().kv_usage < usage
+            await news.aclose()
+            await until(lambda: client.stats().num_running == 0)
 
     run(work())
 
@@ -187,37 +207,5 @@ def test_priority():
         async with fake("slow", max_batch_size=1) as client:
             await asyncio.gather(one(client, "a", 0), one(client, "b", 1), one(client, "c", 0))
         assert ended == ["a", "c", "b"]
-
-    run(work())
-
-
-def test_a_probe():
-    async def work():
-        async with fake() as client:
-            await client.probe(5)
-            await until(lambda: client.stats().prefix_queries == 1)
-            os.kill(client._child.pid, signal.SIGSTOP)
-            with pytest.raises(EngineDownError, match=r"no token within 0\.2 s"):
-                await client.probe(0.2)
-            os.kill(client._child.pid, signal.SIGCONT)
-            await client.probe(5)
-
-    run(work())
-
-
-def test_a_probe_that_finds_the_queue_full_waits_for_a_token_of_others():
-    async def full(*_args, **_options):
-        raise QueueFullError("too many")
-        yield
-
-    async def work():
-        async with fake("slow", max_length=900) as client:
-            generate, client.generate = client.generate, full
-            with pytest.raises(EngineDownError, match="no token within"):
-                await client.probe(0.2)
-            news = generate([1], params(800))
-            task = asyncio.create_task(exhaust(news))
-            await client.probe(5)
-            task.cancel()
 
     run(work())

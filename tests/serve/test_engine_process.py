@@ -7,15 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from haast.errors import HaastError
-from haast.serve.child import Child
 from haast.serve.client import EngineDownError
 
-from .conftest import children, collect, fake, is_alive, params, run, until
+from .conftest import children, collect, fake, is_alive, params, run, told, until
 from .fake_engine_process import FAILS_AT, answer
 
 ROOT = Path(__file__).parents[2]
@@ -27,13 +25,6 @@ async def reasons(client, num_calls=5, num_tokens=500):
     tasks = [asyncio.create_task(call) for call in calls]
     await until(lambda: client.stats().num_running == num_calls)
     return tasks
-
-
-async def told(tasks):
-    errors = await asyncio.gather(*tasks, return_exceptions=True)
-    assert {type(error) for error in errors} == {EngineDownError}
-    (text,) = {str(error) for error in errors}
-    return text
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -58,50 +49,6 @@ def test_a_killed_process_ends_all_calls_and_can_be_started_again(number):
             assert client.is_up and client._child.pid != pid
             assert client.stats() == type(client.stats())()
             assert (await collect(client, [1], params()))[0] == answer([1], 10)
-
-    run(work())
-
-
-def test_a_process_that_hangs_is_killed():
-    async def work():
-        async with fake("hanging", hang_s=0.4) as client:
-            pid = client._child.pid
-            await asyncio.sleep(0.6)  # with nothing to do silence is no sign
-            calls = [collect(client, [i], params()) for i in range(3)]
-            text = await told([asyncio.create_task(call) for call in calls])
-            assert text == (
-                f"the engine process (pid {pid}) hangs: 3 answers are open, but it told nothing "
-                "for 0.4 s; it was killed"
-            )
-            await until(lambda: not is_alive(pid))
-
-    run(work())
-
-
-def test_a_hang_is_a_row_of_silent_looks(monkeypatch):
-    """m = a message came, - = none did, i = none did and none was awaited, before each look."""
-    looks = iter("m----m----i----m-i----" + "-----" + "never")
-    child = SimpleNamespace(num_received=0)
-    look, slept = "", []
-
-    async def sleep(seconds):
-        nonlocal look
-        look = next(looks)
-        slept.append(seconds)
-        child.num_received += look == "m"
-
-    monkeypatch.setattr("haast.serve.child.asyncio", SimpleNamespace(sleep=sleep))
-    run(Child.wait_hang(child, lambda: look != "i", 60))
-    assert "".join(looks) == "----never" and set(slept) == {15}
-
-
-def test_a_server_that_sleeps_takes_nobody_for_hung():
-    async def work():
-        async with fake("slow", hang_s=0.4) as client:
-            task = asyncio.create_task(collect(client, [1], params(90)))
-            await asyncio.sleep(0.05)
-            time.sleep(1)
-            assert (await task)[0] == answer([1], 90)
 
     run(work())
 
@@ -168,6 +115,23 @@ def test_what_cannot_be_loaded(capfd):
 
     run(work())
     assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_process_that_ends_as_soon_as_it_is_ready_is_down():
+    async def work():
+        client = fake()
+        read = client._read
+
+        async def reading(child, ready, progress):
+            ready.add_done_callback(lambda _: client._fall("it burnt"))
+            await read(child, ready, progress)
+
+        client._read = reading
+        with pytest.raises(EngineDownError, match="^it burnt$"):
+            await client.start()
+        assert not client.is_up and client.stats().dead_because == "it burnt"
+
+    run(work())
 
 
 def test_a_start_that_is_cancelled_leaves_nothing():

@@ -19,7 +19,10 @@ _LEAST_SPLIT = 2
 """pages"""
 _SM_CTAS = 2
 """of a launch: 64 requests of 4096 keys take 202-210 us, with one CTA an SM 236 us (H100)"""
+_LONE_REQUESTS = 2
+"""So few leave most CTAs without work; with one an SM the next kernel starts early: 3 % a step"""
 _THREADS = 160
+_WARP_KEYS = 32
 _SUMS = 4 * 8 * (68 + 2) * 4
 _MERGE_WARPS = 8
 
@@ -68,11 +71,12 @@ def decode(
     launch(
         DECODE,
         of_cache(SYMBOL, k_cache),
-        grid=_SM_CTAS * multiprocessors(q.device),
+        grid=(1 if num_requests <= _LONE_REQUESTS else _SM_CTAS) * multiprocessors(q.device),
         block=_THREADS,
         shared_bytes=_shared_bytes(k_cache),
         args=(
-            *(page_map(k_cache), page_map(v_cache), q, meta.kv_lens, table, sinks, out),
+            *(page_map(k_cache, _WARP_KEYS), page_map(v_cache, _WARP_KEYS)),
+            *(q, meta.kv_lens, table, sinks, out),
             *(part, lse, *sizes, MOST_SPLITS if splits > 1 else 1, splits),
         ),
     )

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from haast.cuda.launcher import launch, multiprocessors
 from haast.cuda.tensor_map import page_map, query_map
-from haast.ops.attention.check import GROUP_HEADS, MAX_REQUESTS, of_cache
+from haast.ops.attention.check import GROUP_HEADS, MAX_REQUESTS, PAGE_SIZE, of_cache
 from haast.ops.attention.cuda_decode import EVERYTHING
 from haast.ops.attention.meta import StepMeta
 
@@ -41,7 +41,8 @@ def prefill(
     if num_requests == 0:
         return
     table = meta.pages_of(window)
-    maps = (query_map(q, GROUP_HEADS, TILE_QUERIES), page_map(k_cache), page_map(v_cache))
+    pages = (page_map(k_cache, PAGE_SIZE), page_map(v_cache, PAGE_SIZE))
+    maps = (query_map(q, GROUP_HEADS, TILE_QUERIES), *pages)
     launch(
         PREFILL,
         of_cache(SYMBOL, k_cache),

@@ -10,7 +10,7 @@ from haast.mxfp4 import SwizzledWeight
 from haast.ops.dispatch import Kernel
 from haast.ops.hopper import why_no_kernels
 from haast.ops.moe.check import check_down, check_up
-from haast.ops.moe.combine import COMBINE, combine
+from haast.ops.moe.combine import OF_FP32, combine
 from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
@@ -23,6 +23,9 @@ _MATH_WARPS = 12
 _SUM_SLOTS = 2
 _MAX_STAGES = 8
 _SHARED_LIMIT = 227 * 1024
+_SHARED_OF_N8 = 150 * 1024
+"""Leaves room for the kernels before and after it, whose starts then overlap: a decode step of
+gpt-oss-20b takes 5 % less at 4 to 32 tokens (H100)"""
 _MAX_BLOCKS = 48
 """of 64 k: 12 math warps keep four of them each, of the routed rows, in registers"""
 
@@ -47,7 +50,8 @@ def _geometry(weight: SwizzledWeight, num_rows: int, parts: int) -> _Geometry:
     sums = _SUM_SLOTS * _MATH_WARPS * chunk_rows * 64
     fixed = rows + sums + 8 * (_SUM_SLOTS + 2) + 4 * (num_experts + 1)
     stage = -(-blocks // parts) * block_bytes + 32 + 16  # weights, bias, two barriers
-    stages = min(_MAX_STAGES, (_SHARED_LIMIT - fixed) // stage)
+    limit = _SHARED_OF_N8 if chunk_rows == 8 else _SHARED_LIMIT
+    stages = min(_MAX_STAGES, (limit - fixed) // stage)
     return _Geometry(chunk_rows, parts, stages, fixed + stages * stage)
 
 
@@ -91,7 +95,7 @@ def _symbols_down(
     assert isinstance(weight, SwizzledWeight)
     if len(h) == 0:
         return ()
-    return (f"moe_down_mma_n{_geometry(weight, len(h), 1).chunk_rows}", COMBINE)
+    return (f"moe_down_mma_n{_geometry(weight, len(h), 1).chunk_rows}", OF_FP32)
 
 
 def _up(x: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing, limit: float) -> Tensor:

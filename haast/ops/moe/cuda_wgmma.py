@@ -12,7 +12,7 @@ from haast.mxfp4 import SwizzledWeight
 from haast.ops.dispatch import Kernel
 from haast.ops.hopper import why_no_kernels
 from haast.ops.moe.check import check_down, check_grouped, check_up
-from haast.ops.moe.combine import COMBINE, combine
+from haast.ops.moe.combine import OF_BF16, combine
 from haast.ops.moe.reference import ExpertWeights
 from haast.ops.moe.routing import Routing
 
@@ -136,7 +136,7 @@ def _symbols_down(
     assert isinstance(weight, SwizzledWeight)
     if len(h) == 0:
         return ()
-    return (f"moe_down_wgmma_{_variant(weight, len(h)).suffix}", COMBINE)
+    return (f"moe_down_wgmma_{_variant(weight, len(h)).suffix}", OF_BF16)
 
 
 def _symbols_grouped(
@@ -160,7 +160,7 @@ def _up(x: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing, limit:
 
 def _down(h: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing) -> Tensor:
     assert isinstance(weight, SwizzledWeight)
-    slots = torch.empty(1, len(h), weight.shape[-2], device=h.device)
+    slots = torch.empty(1, len(h), weight.shape[-2], dtype=h.dtype, device=h.device)
     results = (slots, routing.expert_weights, routing.scatter_idx)
     for symbol in _symbols_down(h, weight, bias, routing)[:1]:
         _launch(symbol, h, weight, bias, routing.expert_offs, *results)

@@ -64,7 +64,8 @@ def moe_down(h: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing) -
     bias     [E, H] bf16
     routing  Routing; the reference reads its expert_offs on the host (a device sync)
     returns  [T, H], dtype of h: sum of expert_weights * (h w^T + bias) in the order of a token's
-             choices; fp32 throughout, rounded once
+             choices; fp32 throughout, rounded once. Of many rows a kernel rounds the terms too
+             before it adds them; openai/gpt-oss gpt_oss/torch/model.py rounds them as well
     Kernels raise ValueError on shape, dtype, layout or device, LookupError if none accepts.
     """
     num_tokens, num_active = routing.expert_ids.shape

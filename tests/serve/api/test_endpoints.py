@@ -152,6 +152,7 @@ def test_metrics():
     assert found["vllm:prefix_cache_hits_total",] == 7
     assert found["vllm:prefix_cache_queries_total",] == 0
     assert found["vllm:num_preemptions_total",] == 1
+    assert (found["haast:engine_up",], found["haast:engine_restarts_total",]) == (1, 0)
     assert found["vllm:prompt_tokens_total",] == 2 * len(asked.prompt_ids)
     assert found["vllm:generation_tokens_total",] == 3 * len(ids)
     assert found["vllm:request_success_total", "stop"] == 3
@@ -163,6 +164,14 @@ def test_metrics():
     assert found["vllm:request_params_n_sum",] == 3
     assert found["vllm:request_params_max_tokens_sum",] == 50
     assert found["vllm:cache_config_info", str(INFO.kv_tokens)] == 1
+
+
+def test_metrics_of_an_engine_that_fell():
+    api = Api()
+    api.service.metrics.count_restart()
+    api.engine.now = EngineStats(dead_because="it burnt")
+    found = samples(api)
+    assert (found["haast:engine_up",], found["haast:engine_restarts_total",]) == (0, 1)
 
 
 def test_tokens_after_the_end_are_no_anomaly_if_wished_for():

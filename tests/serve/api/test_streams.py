@@ -7,7 +7,7 @@ import pytest
 
 from haast.engine.request import QueueFullError
 
-from ..fake_client import FakeClient
+from ..fake_client import FakeClient, tokens
 from .conftest import HELLO, Api, events
 from .spoken import SPECIAL, TOKENIZER, message, news, says, thought_and_said
 
@@ -23,7 +23,7 @@ class Client:
 
     def __init__(self, api: Api, path: str, **body) -> None:
         self.app = api.http.app
-        self.data = json.dumps(BODIES[path] | body).encode()
+        self.data = json.dumps(BODIES.get(path, {}) | body).encode()
         self.scope = {
             "type": "http",
             "method": "POST",
@@ -109,6 +109,22 @@ def test_a_stop_string_cancels_the_rest():
     (choice,) = api.chat(stop=" three").json()["choices"]
     assert choice["message"]["content"] == "one two"
     assert (api.engine.num_open, api.engine.num_cancelled) == (0, 1)
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_a_stop_string_cancels_its_answer_alone(prompts):
+    """Of several; the last one ends the call instead."""
+    ids = {0: TOKENIZER.encode("a b c d"), 1: TOKENIZER.encode("a c b d")}
+
+    def script(prompt, params):
+        return [tokens(ids[i][at], index=i) for at in range(4) for i in ids] + [20.0]
+
+    api = Api(script)
+    made = api.complete(prompt=[[1]] * prompts, n=2, stop=" c", max_tokens=9)
+    assert [choice["text"] for choice in made.json()["choices"]] == ["a b", "a"] * prompts
+    # the answer with the early end is cancelled; of several prompts also the others, but one
+    assert sorted(api.engine.cancelled) == {1: [1], 2: [0, 1, 1]}[prompts]
+    assert (api.engine.num_open, api.engine.num_cancelled) == (0, prompts)
 
 
 @pytest.mark.parametrize("path", BODIES)

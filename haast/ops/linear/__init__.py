@@ -1,0 +1,8 @@
+"""Dense matrix product: contract in reference.py, kernels in preference order here."""
+
+from haast.ops.dispatch import Op
+from haast.ops.linear import cuda_mma, library, reference
+
+linear = Op("linear", reference.linear, (cuda_mma.MMA, library.CUBLAS, library.FIXED))
+
+__all__ = ["linear"]

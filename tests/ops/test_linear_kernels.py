@@ -1,0 +1,92 @@
+"""The dense product of few tokens against fp64. Runs on a Hopper GPU only."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from haast.ops import linear
+
+from ..mxfp4.exact import as_bits
+from .gpu_cases import (
+    DEVICE,
+    hopper,  # noqa: F401 (a fixture)
+    poisoned,
+)
+from .gpu_small_cases import LINEAR_SHAPES, check_linear, linear_case
+
+pytestmark = pytest.mark.usefixtures("hopper")
+MMA, CUBLAS, FIXED = linear.kernels
+GPT_OSS = ((5120, 2880), (2880, 4096), (32, 2880), (201_088, 2880))
+REPLAYS = 300
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 8, 9, 15, 16])
+@pytest.mark.parametrize("shape", (*LINEAR_SHAPES, *GPT_OSS), ids=str)
+def test_against_fp64(shape, num_tokens):
+    for has_bias in (True, False):
+        with poisoned():
+            check_linear(*shape, num_tokens, has_bias, DEVICE)
+
+
+@pytest.mark.parametrize("shape", (*LINEAR_SHAPES, GPT_OSS[0]), ids=str)
+def test_bits_of_a_token_do_not_depend_on_the_others(shape):
+    x, weight, bias = linear_case(*shape, 16, True, DEVICE)
+    together = MMA.fn(x, weight, bias)
+    for first, last in ((0, 1), (3, 4), (15, 16), (0, 8), (5, 14)):
+        alone = MMA.fn(x[first:last].contiguous(), weight, bias)
+        assert torch.equal(as_bits(alone), as_bits(together[first:last]))
+
+
+@pytest.mark.parametrize("k", [64, 192, 2880])
+def test_reads_out_the_weight(k):
+    """One-hot tokens: the result is the weight, bit for bit."""
+    weight = torch.randn(37, k, device=DEVICE).bfloat16()
+    for first in range(0, k, 16):
+        x = torch.eye(k, dtype=torch.bfloat16, device=DEVICE)[first : first + 16]
+        assert torch.equal(MMA.fn(x.contiguous(), weight, None), weight.T[first : first + 16])
+
+
+def test_tokens_are_read_after_the_kernel_that_writes_them():
+    """Replays of a chain in which each product starts while the one before it still runs."""
+    weights = [torch.randn(2880, 2880, device=DEVICE).bfloat16() / 54 for _ in range(12)]
+    start = torch.randn(3, 2880, device=DEVICE).bfloat16()
+    held = start.clone()
+
+    def chain():
+        x = held
+        for weight in weights:
+            x = MMA.fn(x, weight, None)
+        return x
+
+    expected = chain().clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = chain()
+    other = torch.zeros_like(start)
+    for replay in range(REPLAYS):
+        held.copy_(other if replay % 2 else start)
+        graph.replay()
+        assert torch.equal(result, other if replay % 2 else expected), replay
+
+
+def test_no_rows_and_no_tokens():
+    x, weight = (torch.ones(n, 64, dtype=torch.bfloat16, device=DEVICE) for n in (2, 0))
+    assert MMA.fn(x, weight, None).shape == (2, 0) and MMA.fn(weight, x, None).shape == (0, 2)
+
+
+def test_who_serves_a_call():
+    def table(num_tokens, k=2880, dtype=torch.bfloat16):
+        x = torch.empty(num_tokens, k, dtype=dtype, device="meta")
+        return linear.table(x, torch.empty(32, k, dtype=dtype, device="meta"), None)
+
+    for num_tokens, k in product((1, 16), (2880, 4096)):
+        assert [v.runs for v in table(num_tokens, k)] == [True, False, False, False]
+    reasons = {
+        "takes up to 16 tokens, got 17": table(17),
+        "takes torch.bfloat16, got torch.float32": table(1, dtype=torch.float32),
+        "takes rows of a multiple of 64, got 96": table(1, 96),
+        "16 rows of 8192 do not fit into shared memory": table(16, 8192),
+    }
+    for reason, verdicts in reasons.items():
+        assert verdicts[0].reason == reason and verdicts[1].runs
