@@ -79,8 +79,11 @@ def print_warning(text: str | None) -> None:
         click.echo(f"haast: warning: {text}", err=True)
 
 
-def describe_plan(config: EngineConfig, plan: Plan) -> str:
-    """The whole effective configuration, one `name: value` a line, grouped."""
+def describe_plan(config: EngineConfig, plan: Plan, server: dict[str, Any] | None = None) -> str:
+    """The whole effective configuration, one `name: value` a line, grouped.
+
+    server  how it listens and answers, if it serves
+    """
     memory = plan.memory
     decided: dict[str, Any] = {
         "model": plan.model_path,
@@ -107,6 +110,7 @@ def describe_plan(config: EngineConfig, plan: Plan) -> str:
     }
     ops = {c.op: f"{c.implementation or 'kernels'} ({c.because})" for c in plan.ops}
     sections = {"configuration": asdict(config), "plan": decided, "memory": sizes, "ops": ops}
+    sections |= {"server": server} if server else {}
     return "\n".join(_section(title, rows) for title, rows in sections.items())
 
 
