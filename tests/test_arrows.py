@@ -45,7 +45,7 @@ OUTSIDE = {
     "grammars": {"llguidance"},
     "llm": {"torch"},
     "coherence": {"torch"},
-    "bench": {"torch", "matplotlib"},
+    "bench": {"torch", "matplotlib", "httptools", "msgspec", "uvloop"},
     "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
     "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},

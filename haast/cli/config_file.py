@@ -40,7 +40,12 @@ def _read(context: click.Context, _option: click.Parameter, path: Path | None) -
     unknown = [key for key in found if _plain(key) not in names]
     if unknown:
         raise click.UsageError(f"{path}: no option {unknown[0]!r}; see --help")
-    context.default_map = {names[_plain(key)]: value for key, value in found.items()}
+    first: dict[str, Any] = {}
+    for key, value in found.items():
+        other = first.setdefault(names[_plain(key)], key)
+        if found[other] != value:
+            raise click.UsageError(f"{path}: {other} is {found[other]} and {key} is {value}")
+    context.default_map = {name: found[key] for name, key in first.items()}
 
 
 def _names(command: click.Command) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from haast.cli.once import OnceCommand
 from haast.cli.options import (
     FILE,
     engine_options,
@@ -31,7 +32,11 @@ BATCH_SIZE = 64
 """With --prompts, if not given"""
 
 
-@click.command("generate", short_help="Answer one prompt, or a file of them, in the terminal.")
+@click.command(
+    "generate",
+    cls=OnceCommand,
+    short_help="Answer one prompt, or a file of them, in the terminal.",
+)
 @click.option("--prompt", help="The user's message.")
 @click.option(
     "--prompts",

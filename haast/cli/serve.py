@@ -4,18 +4,21 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from haast.cli.config_file import config_file_option
+from haast.cli.once import OnceCommand
 from haast.cli.options import FILE, engine_options, max_batch_size, model_options, picked
-from haast.cli.report import byte_bar, print_warning
+from haast.cli.report import byte_bar, describe_plan, print_warning
 from haast.config import EngineConfig
 
 if TYPE_CHECKING:
     from haast.serve.messages import EngineInfo
+    from haast.serve.server import Listening
     from haast.serve.service import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,6 +32,14 @@ IGNORED = {
 """Options of other servers -> why there is nothing to switch on"""
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 
+
+def _check_one_gpu(_context: click.Context, _option: click.Parameter, size: int | None) -> None:
+    if size not in (None, 1):
+        raise click.UsageError(
+            f"--tensor-parallel-size is {size}; a model runs on one GPU, which --devices names"
+        )
+
+
 _SERVER_OPTIONS = (
     click.option(
         "--max-queue-size",
@@ -37,12 +48,15 @@ _SERVER_OPTIONS = (
         show_default=True,
         help="Requests that may wait; further ones get a 429.",
     ),
-    click.option("--host", default="0.0.0.0", show_default=True),
+    click.option(
+        "--host", default="0.0.0.0", show_default=True, help="Address to listen on; may be IPv6."
+    ),
     click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True),
     click.option(
         "--served-model-name",
         "models",
         multiple=True,
+        envvar="HAAST_SERVED_MODEL_NAME",
         help="Name of the model in the API; repeatable. Default: the model path as given.",
     ),
     click.option(
@@ -66,7 +80,11 @@ _SERVER_OPTIONS = (
         show_default=True,
         help="Seconds that open requests may go on after SIGTERM.",
     ),
-    click.option("--chat-template", type=FILE, help="Jinja file to render chats with."),
+    click.option(
+        "--chat-template",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Jinja file to render chats with.",
+    ),
     click.option("--conversation-date", metavar="YYYY-MM-DD", help="Date to tell the model."),
     click.option(
         "--reasoning-field",
@@ -89,6 +107,17 @@ _SERVER_OPTIONS = (
         show_default=True,
         help="DEBUG logs a line a request.",
     ),
+    click.option(
+        "--pretty-print-config", is_flag=True, help="Print configuration and plan once loaded."
+    ),
+    click.option(
+        "--tensor-parallel-size",
+        "-tp",
+        type=int,
+        expose_value=False,
+        callback=_check_one_gpu,
+        help="1 is accepted: a model runs on one GPU.",
+    ),
     click.option("--reasoning-parser", help="Ignored: harmony is always parsed."),
     click.option("--tool-call-parser", "--tool-parser", help="Ignored: always on."),
     click.option("--enable-auto-tool-choice", is_flag=True, help="Ignored: always on."),
@@ -104,6 +133,7 @@ def _server_options(command: F) -> F:
 
 @click.command(
     "serve",
+    cls=OnceCommand,
     short_help="Serve a model over an OpenAI-compatible API.",
     context_settings={"auto_envvar_prefix": "HAAST"},
 )
@@ -129,7 +159,7 @@ def command(model: Path | None, **options: Any) -> int:
             _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
     config = picked(EngineConfig, options)
     settings = _settings(options)
-    url = f"http://{options['host']}:{options['port']}"
+    url = _url(options["host"], options["port"])
 
     from haast.serve.client import EngineClient
     from haast.serve.server import Listening, run
@@ -139,6 +169,8 @@ def command(model: Path | None, **options: Any) -> int:
 
         def on_ready(info: "EngineInfo") -> None:
             loading.close()
+            if options["pretty_print_config"]:
+                _print_config(config, info, settings, listening)
             print_warning(info.plan["warning"])
             ready_s = time.perf_counter() - started
             what = f"{settings.models[0]}, {info.kv_tokens} KV tokens, {ready_s:.1f} s"
@@ -147,6 +179,10 @@ def command(model: Path | None, **options: Any) -> int:
         listening = Listening(options["host"], options["port"], options["shutdown_timeout"])
         template = options["chat_template"]
         return run(EngineClient(config), settings, listening, template, progress, on_ready)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _model_path(positional: Path | None, option: Path | None) -> Path | None:
@@ -169,3 +205,12 @@ def _settings(options: dict[str, Any]) -> "Settings":
         mirrors_reasoning=options["reasoning_field"] == "both",
         response_store_mib=options["response_store_mib"],
     )
+
+
+def _print_config(
+    config: EngineConfig, info: "EngineInfo", settings: "Settings", listening: "Listening"
+) -> None:
+    """All that was wished and decided; of keys only how many there are."""
+    keys = {"api_keys": len(settings.api_keys)}
+    server = asdict(listening) | asdict(settings) | keys
+    click.echo(describe_plan(config, info.decided, server), err=True)

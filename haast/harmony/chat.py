@@ -9,6 +9,8 @@ from haast.harmony.messages import Conversation, ConversationError, Message, Too
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _NAMESPACE = "functions."
+_NOT_READ = ("refusal", "audio", "function_call")
+"""What an assistant message may have in OpenAI's API and has no place for in harmony"""
 # Deeper schemas would exhaust the stack of every recursive reader, ours and the JSON module's.
 _MAX_SCHEMA_DEPTH = 100
 Fields = Mapping[str, Any]
@@ -53,6 +55,11 @@ def _assistant(
     index: int, entry: Fields, names: dict[str, str], keep_reasoning: bool
 ) -> Iterator[Message]:
     """Reasoning, text and calls of one assistant entry; notes each call's id in `names`."""
+    for key in _NOT_READ:
+        if entry.get(key) is not None:
+            raise ConversationError(
+                f"messages[{index}].{key} is not supported; allowed: content, tool_calls"
+            )
     reasoning = _reasoning(index, entry)
     calls = _list(f"messages[{index}].tool_calls", entry.get("tool_calls") or [])
     if reasoning and keep_reasoning:

@@ -45,8 +45,10 @@ class TextDecoder:
             ready, self._held = ready.removesuffix(data), data
         return self._decoder.decode(ready)
 
-    def drop_held(self) -> None:
-        self._held = b""
+    def drop_held(self) -> bool:
+        """Whether a token waited, and is none of the text."""
+        had, self._held = bool(self._held), b""
+        return had
 
     def flush(self) -> str:
         return self._decoder.decode(self._held, final=True)

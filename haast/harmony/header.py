@@ -172,10 +172,10 @@ def _read_items(header: Header, text: bytes) -> bytes:
     """Take recipients off the front of `text`."""
     while found := _ITEM.match(text):
         text = text[found.end() :]
-        name = _name(found[1] or found[2])
+        name = _name(found[1] or found[2]).rstrip(".")
         if name == "all":
             continue
-        if name in _NOBODY:
+        if not name or name in _NOBODY:
             header.anomalies.append("no_tool_recipient")
         elif "." in name or name in _BUILT_IN:
             header.recipient = name

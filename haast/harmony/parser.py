@@ -41,10 +41,14 @@ class HarmonyParser:
                missing_message, missing_channel, double_start, double_channel, no_channel,
                no_header, header_junk, unknown_channel, bare_recipient, no_tool_recipient,
                foreign_message, stray_marker, special_token, unknown_token, cut_header, after_stop
+    spilled    bytes that earlier calls took for a header and the last one gave as text, of the
+               first message that it told of
+    unsaid     whether the last call took the token before it, held back as text, for a header
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.anomalies: Counter[str] = Counter()
+        self.spilled, self.unsaid = 0, False
         self._tokenizer = tokenizer
         self._markers = {token_id: name for name, token_id in vars(tokenizer.special).items()}
         self._index = -1
@@ -55,6 +59,7 @@ class HarmonyParser:
 
     def feed(self, token_id: int) -> list[Delta]:
         """What one more token adds; often nothing. The stop token belongs to the stream."""
+        self.spilled, self.unsaid = 0, False
         if self._done:
             self.anomalies["after_stop"] += 1
             return []
@@ -71,6 +76,7 @@ class HarmonyParser:
 
     def finish(self) -> list[Delta]:
         """What is still held back; to be called when generation has ended."""
+        self.spilled, self.unsaid = 0, False
         if self._done:
             return []
         self._done = True
@@ -107,7 +113,7 @@ class HarmonyParser:
                 self.anomalies["stray_marker"] += 1
                 return []
             self.anomalies["missing_end"] += 1
-            self._text.drop_held()
+            self.unsaid = self._text.drop_held()
             deltas = self._close("channel")
             self._begin_header(Origin.START)
         elif marker is Marker.CHANNEL and self._has_part(Marker.CHANNEL):
@@ -173,6 +179,7 @@ class HarmonyParser:
         if header.channel is None:
             self.anomalies["no_header"] += 1
             header.channel = self._implied_channel(header)
+        self.spilled = len(header.rest)
         return self._open(header) + self._emit(self._text.add(header.rest))
 
     def _implied_channel(self, header: Header) -> str:

@@ -32,21 +32,53 @@ class ChatAnswer(Answer):
         self._may_call = may_call
         self._goes_on = params.ignore_eos or params.min_tokens > 0
         self._length = self._released = 0
+        self._unplaced: list[tuple[int, TokenLogprobs | None]] = []
+        special = tokenizer.special
+        self._ends = {special.start, special.end, special.message} | tokenizer.stop_ids
         read = [piece for token_id in opened for piece in self._read(self._parser.feed(token_id))]
         # what the prompt wrote is no part of the answer, but a call has a name
         self._owed = [replace(piece, text="") for piece in read if piece.name is not None]
 
     def _feed(self, token_id: int, logprobs: TokenLogprobs | None) -> list[Piece]:
-        if self._open is not None and token_id not in self.tokenizer.special_ids:
-            self.reasoning_tokens += self._open == "reasoning"
-            if self._open == "content":
-                self._pending.add(self._length, token_id, logprobs)
-        return self._paid() + self._read(self._parser.feed(token_id))
+        is_text = token_id not in self.tokenizer.special_ids
+        if is_text and self._open is None:
+            self._unplaced.append((token_id, logprobs))
+        elif is_text and self._open is not None:
+            self._count(self._open, token_id, logprobs)
+        deltas = self._parser.feed(token_id)
+        if self._parser.spilled:
+            self._place(deltas)
+        if self._parser.unsaid:
+            self._uncount()
+        if token_id in self._ends:
+            self._unplaced.clear()
+        return self._paid() + self._read(deltas)
+
+    def _place(self, deltas: Sequence[Delta]) -> None:
+        """Count the tokens that were taken for a header and are text, as has now turned out."""
+        size, found = self._parser.spilled, []
+        while deltas and size > 0 and self._unplaced:
+            found.append(self._unplaced.pop())
+            size -= len(self.tokenizer.token_bytes(found[-1][0]))
+        for token_id, logprobs in reversed(found):
+            self._count(deltas[0].kind, token_id, logprobs)
+
+    def _count(self, kind: Kind, token_id: int, logprobs: TokenLogprobs | None) -> None:
+        self.reasoning_tokens += kind == "reasoning"
+        if kind == "content":
+            self._pending.add(self._length, token_id, logprobs)
+
+    def _uncount(self) -> None:
+        self.reasoning_tokens -= self._open == "reasoning"
+        if self._open == "content":
+            self._pending.drop_last()
 
     def _end(self, reason: str) -> list[Piece]:
         pieces = self._paid()
         if not self._stops.is_found:
-            pieces += self._read(self._parser.finish()) + self._released_text(self._stops.flush())
+            deltas = self._parser.finish()
+            self._place(deltas)
+            pieces += self._read(deltas) + self._released_text(self._stops.flush())
         has_called = self._may_call and self._num_calls > 0 and not self._stops.is_found
         self.finish_reason = "tool_calls" if has_called and reason == "stop" else reason
         self.anomalies = dict(self._parser.anomalies)

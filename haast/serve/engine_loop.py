@@ -36,6 +36,8 @@ MAX_MESSAGES = 64
 """Taken between two steps: a burst of calls may not stall those who run"""
 MAX_STEPS_WITHOUT_GC = 10_000
 """Reference cycles are rare; it may be long until the engine is idle"""
+IDLE_S = 0.25
+"""Without a step, before garbage is collected: the next call of a lone client comes sooner"""
 LINGER_MS = 2000
 """How long last messages may take to leave"""
 
@@ -89,7 +91,7 @@ class EngineLoop:
         self._numbers: dict[Request, int] = {}
         self._num_steps = self._num_steps_at_gc = 0
         self._prefix_queries = self._prefix_hits = 0
-        self._told_at = 0.0
+        self._told_at = self._stepped_at = 0.0
         self._told: EngineStats | None = None
 
     def run(self) -> None:
@@ -141,6 +143,7 @@ class EngineLoop:
 
     def _step(self) -> list[Output]:
         self._num_steps += 1
+        self._stepped_at = monotonic()
         if self._num_steps - self._num_steps_at_gc >= MAX_STEPS_WITHOUT_GC:
             self._collect_garbage()
         try:
@@ -186,14 +189,19 @@ class EngineLoop:
             del self._requests[number], self._numbers[request]
 
     def _patience_ms(self) -> int | None:
-        """How long an idle engine waits for a message: until it has to report, if it has to."""
+        """How long an idle engine waits for a message: until garbage or a report is due, if any."""
         if self._compiling:
             return COMPILING_MS
+        now = monotonic()
+        due: list[float] = []
         if self._num_steps > self._num_steps_at_gc:
-            self._collect_garbage()
-        if self._told == self._stats():
-            return None
-        return 1 + int(1000 * max(0.0, self._told_at + STATS_S - monotonic()))
+            if now >= self._stepped_at + IDLE_S:
+                self._collect_garbage()
+            else:
+                due.append(self._stepped_at + IDLE_S)
+        if self._told != self._stats():
+            due.append(self._told_at + STATS_S)
+        return 1 + int(1000 * max(0.0, min(due) - now)) if due else None
 
     def _stats_if_due(self) -> EngineStats | None:
         now = monotonic()

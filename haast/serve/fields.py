@@ -24,6 +24,9 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "return_tokens_as_token_ids": _NO,
     "repetition_detection": _NONE,
     "kv_transfer_params": _NONE,
+    "logprob_token_ids": ([],),
+    "vllm_xargs": ({},),
+    "mm_processor_kwargs": ({},),
     "store": _NO,
     "service_tier": ("auto", "default"),
 }
@@ -35,6 +38,7 @@ REFUSED_IN_CHAT = REFUSED | {
     "audio": _NONE,
     "prediction": _NONE,
     "web_search_options": _NONE,
+    "moderation": _NONE,
     "verbosity": ("medium",),
     "echo": _NO,
     "add_generation_prompt": (True,),
@@ -55,6 +59,7 @@ HARMLESS = frozenset(
         "metadata",
         "safety_identifier",
         "prompt_cache_key",
+        "prompt_cache_options",  # equal beginnings are found without
         "prompt_cache_retention",
         "parallel_tool_calls",  # the model writes one call a turn either way
         "spaces_between_special_tokens",

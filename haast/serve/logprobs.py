@@ -30,6 +30,11 @@ class Pending:
         if logprobs is not None:
             self._tokens.append(Scored(start, token_id, logprobs))
 
+    def drop_last(self) -> None:
+        """Forget the token added last: it is none of the text."""
+        if self._tokens:
+            self._tokens.pop()
+
     def release(self, length: int) -> tuple[Scored, ...]:
         """Those that begin within the first `length` characters; the others wait."""
         released = []

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from haast.config import EngineConfig
+from haast.config import EngineConfig, Plan
 from haast.engine.request import FinishReason, SamplingParams, TokenLogprobs
 
 
@@ -60,6 +60,11 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_tokens: int
     plan: dict[str, Any]
     load_s: float
+
+    @property
+    def decided(self) -> Plan:
+        """The plan as it was made."""
+        return msgspec.convert(self.plan, Plan, dec_hook=from_plain)
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -15,7 +15,7 @@ class Body(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells besides the answer."""
+    """What a stream tells besides the answer; `include_obfuscation` is accepted, adds nothing."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     include_usage: bool | None = None

@@ -129,6 +129,7 @@ def test_the_command_line_wins_over_variables_and_these_over_the_file(serve, tmp
         ("a: [", "is no YAML"),
         ("config-file: x", "no option 'config-file'"),
         ("port: many", "'many' is not a valid integer"),
+        ("max-length: 5\nmax-model-len: 6", "max-length is 5 and max-model-len is 6"),
     ],
 )
 def test_a_file_that_is_refused(refused, tmp_path, text, message):

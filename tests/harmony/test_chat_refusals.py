@@ -26,6 +26,16 @@ REFUSED = [
     ([], None, "messages is empty; at least one message is needed"),
     ([USER, 3], None, "messages[1] is of type int; allowed: an object"),
     (
+        [USER, assistant(content="x", function_call={"name": "f", "arguments": ""})],
+        None,
+        "messages[1].function_call is not supported; allowed: content, tool_calls",
+    ),
+    (
+        [USER, assistant(refusal="No.")],
+        None,
+        "messages[1].refusal is not supported; allowed: content, tool_calls",
+    ),
+    (
         [USER, {"role": "bot", "content": "x"}],
         None,
         "messages[1].role is 'bot'; allowed: system, developer, user, assistant, tool",

@@ -144,7 +144,10 @@ def test_garbage_is_collected_when_idle_or_long_overdue(desk, monkeypatch):
     desk.turn(submit(0, [1], num_tokens=70))
     while desk.loop.engine.has_work:
         desk.turn()
-    assert collected == [30, 60]
+    desk.now += engine_loop.IDLE_S / 2
+    desk.turn()
+    assert collected == [30, 60] and desk.channel.patience[-1] <= 1 + 500 * engine_loop.IDLE_S
+    desk.now += engine_loop.IDLE_S
     desk.turn()
     desk.turn()
     assert collected == [30, 60, desk.loop._num_steps]
