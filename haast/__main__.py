@@ -11,6 +11,7 @@ from haast.errors import HaastError
 
 COMMANDS = {
     "bench": "haast.cli.bench",
+    "chat": "haast.cli.chat",
     "coherence": "haast.cli.coherence",
     "generate": "haast.cli.generate",
     "make-checkpoint": "haast.cli.make_checkpoint",

@@ -41,7 +41,7 @@ OUTSIDE = {
     "harmony": {"jinja2", "tokenizers"},
     "llm": {"torch"},
     "coherence": {"torch"},
-    "bench": {"torch", "matplotlib"},
+    "bench": {"torch", "matplotlib", "httptools", "msgspec", "uvloop"},
     "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
     "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},

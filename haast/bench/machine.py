@@ -1,16 +1,14 @@
 """Which machine and which code a figure belongs to."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from haast.bench.checkout import commit, package_version, program_output
 from haast.errors import HaastError
 from haast.ops import why_no_kernels
 
@@ -71,7 +69,7 @@ def card_now() -> Card:
     uuid = torch.cuda.get_device_properties(0).uuid
     fields = f"--query-gpu={','.join(QUERY)}"
     command = ("nvidia-smi", fields, "--format=csv,noheader,nounits", "-i", f"GPU-{uuid}")
-    return parse_card(_output(command))
+    return parse_card(program_output(command))
 
 
 def parse_card(line: str | None) -> Card:
@@ -97,27 +95,3 @@ def document(bench: str, **fields: Any) -> dict[str, Any]:
         "l2_bytes": properties.L2_cache_size,
         **fields,
     }
-
-
-def commit() -> str | None:
-    """Short hash of the checkout this package runs from, `+` after it if it was changed."""
-    git = ("git", "-C", str(Path(__file__).parent))
-    found = _output((*git, "rev-parse", "--short", "HEAD"))
-    if found is None:
-        return None
-    return found + ("+" if _output((*git, "status", "--porcelain", "-uno")) else "")
-
-
-def package_version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _output(command: tuple[str, ...]) -> str | None:
-    """What a program prints; None where it is missing or fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

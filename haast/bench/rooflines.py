@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from haast.bench.machine import package_version
+from haast.bench.checkout import package_version
 from haast.bench.timing import Timing, time_together
 
 STREAM_BYTES = 4 << 30

@@ -38,14 +38,15 @@ def byte_bar(label: str) -> Iterator[Callback]:
 
 
 @contextmanager
-def count_bar(label: str) -> Iterator[Callback]:
-    """A progress bar for callback(done, in all); silent if not on a terminal."""
-    with _bar(label, MofNCompleteColumn(), TimeElapsedColumn()) as callback:
+def count_bar(label: str, hz: float = 10) -> Iterator[Callback]:
+    """A progress bar for callback(done, in all), drawn `hz` times a second by a thread; silent if
+    not on a terminal."""
+    with _bar(label, MofNCompleteColumn(), TimeElapsedColumn(), hz=hz) as callback:
         yield callback
 
 
 @contextmanager
-def _bar(label: str, *columns: ProgressColumn) -> Iterator[Callback]:
+def _bar(label: str, *columns: ProgressColumn, hz: float = 10) -> Iterator[Callback]:
     screen = console()
     bar = Progress(
         TextColumn("{task.description}"),
@@ -53,6 +54,7 @@ def _bar(label: str, *columns: ProgressColumn) -> Iterator[Callback]:
         *columns,
         console=screen,
         transient=True,
+        refresh_per_second=hz,
         disable=not screen.is_terminal,
         redirect_stdout=False,  # results are for whoever reads them, not for this screen
     )

@@ -10,11 +10,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from haast.serve import chat, completions, endpoints
+from haast.serve import chat, completions, endpoints, pages
 from haast.serve.errors import MENDABLE, ApiError, api_error
 from haast.serve.gate import Gated
 from haast.serve.middleware import ApiKeys, RequestIds, TrailingSlashes
-from haast.serve.openapi import describe
+from haast.serve.openapi import Facts, describe
+from haast.serve.requests import service_of
 from haast.serve.responses import document
 from haast.serve.responses_api import routes as responses_api
 from haast.serve.service import Service
@@ -63,7 +64,12 @@ def make_app(service: Service) -> Starlette:
     if settings.api_keys:
         middleware.append(Middleware(ApiKeys, keys=settings.api_keys))
     app = Starlette(
-        routes=[*routes, Route("/openapi.json", _openapi)],
+        routes=[
+            *routes,
+            Route("/openapi.json", _openapi),
+            Route("/", pages.chat),
+            Route("/docs", pages.docs),
+        ],
         middleware=middleware,
         exception_handlers={
             **dict.fromkeys((ApiError, *MENDABLE), _on_error),
@@ -77,13 +83,20 @@ def make_app(service: Service) -> Starlette:
     return app
 
 
-async def _openapi(_request: Request) -> Response:
+async def _openapi(request: Request) -> Response:
+    service = service_of(request)
+    facts = Facts(
+        models=service.settings.models,
+        vocab_size=service.client.info.vocab_size,
+        max_length=service.max_length,
+        has_keys=bool(service.settings.api_keys),
+    )
     every = [(path, method, endpoint) for path, (method, endpoint) in ENDPOINTS.items()]
     every += [(path, "DELETE", endpoint) for path, endpoint in DELETIONS.items()]
     return document(
         describe(
-            (path.replace(":path", ""), method, (endpoint.__doc__ or "").split("\n")[0])
-            for path, method, endpoint in every
+            ((path.replace(":path", ""), method, e.__doc__ or "") for path, method, e in every),
+            facts,
         )
     )
 

@@ -88,8 +88,10 @@ async def ping(_request: Request) -> Response:
 
 
 async def version(_request: Request) -> Response:
+    """Which haast this is."""
     return document({"version": __version__})
 
 
 async def metrics(request: Request) -> Response:
+    """What is counted and timed, for Prometheus, under vLLM's names."""
     return PlainTextResponse(service_of(request).exposition.text(), media_type=METRICS_TYPE)

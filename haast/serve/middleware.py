@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from haast.serve.errors import ApiError
 from haast.serve.sse import error_response
 
-OPEN_PATHS = frozenset({"/health", "/ping", "/version", "/metrics"})
-"""Probes and scrapers hold no key"""
+OPEN_PATHS = frozenset({"/health", "/ping", "/version", "/metrics", "/", "/docs"})
+"""Probes and scrapers hold no key; the pages ask for one"""
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from haast.bench import machine
-from haast.bench.machine import BenchError, Card, commit, hopper, one_line, parse_card
+from haast.bench.checkout import commit, program_output
+from haast.bench.machine import BenchError, Card, hopper, one_line, parse_card
 from haast.ops import hopper as hopper_module
 
 
@@ -19,9 +20,9 @@ def test_a_card_in_full_and_in_part():
 
 
 def test_a_missing_program_says_nothing():
-    assert machine._output(("no-such-program-anywhere",)) is None
-    assert machine._output(("false",)) is None
-    assert machine._output(("echo", "x")) == "x"
+    assert program_output(("no-such-program-anywhere",)) is None
+    assert program_output(("false",)) is None
+    assert program_output(("echo", "x")) == "x"
 
 
 def test_commit_is_a_hash_or_nothing():

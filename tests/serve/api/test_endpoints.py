@@ -112,10 +112,9 @@ def test_openapi_describes_every_endpoint(api):
         "properties"
     ].keys()
     assert all(
-        reference.split("/")[-1] in document["components"]["schemas"]
+        reference.split("/")[-1] in document["components"][reference.split("/")[-2]]
         for reference in references(document)
     )
-    assert api.http.get("/docs").status_code == 404
 
 
 def references(value) -> list[str]:
