@@ -56,8 +56,12 @@ def test_two_questions_in_one_chat(running):
     check(asked, answers)
 
 
+MODELS = [agents.OpenAIChatCompletionsModel, agents.OpenAIResponsesModel]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=["chat", "responses"])
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
-def test_the_agents_sdk(clients, is_streamed):
+def test_the_agents_sdk(clients, model, is_streamed):
     asked = []
 
     @agents.function_tool(name_override="lookup")
@@ -70,7 +74,7 @@ def test_the_agents_sdk(clients, is_streamed):
         async with clients() as client:
             agent = agents.Agent(
                 name="dictionary",
-                model=agents.OpenAIChatCompletionsModel("haast-tiny", client),
+                model=model("haast-tiny", client),
                 model_settings=agents.ModelSettings(temperature=0, max_tokens=80),
                 tools=[look_up],
             )

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, seed, settings
@@ -15,14 +16,19 @@ GENERATES = {"/v1/chat/completions": LIMITS[0], "/v1/completions": LIMITS[0]}
 GENERATES |= {"/v1/responses": LIMITS[2], "/v1/messages": LIMITS[0]}
 BUDGET_S = 8.0
 """Of one endpoint; a rich schema makes more requests than a slow machine has time for"""
+MAX_RULES = 3
 answered: Counter[tuple[str, int]] = Counter()
 spent_s: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="module")
 def described(running):
-    config = schemathesis.Config.from_dict({"generation": {"mode": "all"}})
-    yield schemathesis.openapi.from_url(f"{running.url}/openapi.json", config=config)
+    document = httpx.get(f"{running.url}/openapi.json").json()
+    for schema in document["components"]["schemas"].values():
+        # it gives up on more rules about several fields; without one it only asks for more nonsense
+        schema["allOf"] = schema.get("allOf", [])[:MAX_RULES]
+    config = schemathesis.Config.from_dict({"generation": {"mode": "all"}, "base-url": running.url})
+    yield schemathesis.openapi.from_dict(document, config=config)
     for path in ("/v1/chat/completions", "/v1/completions", "/tokenize"):
         assert answered[path, 200] and answered[path, 400], "right ones and wrong ones were made"
 

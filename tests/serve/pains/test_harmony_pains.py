@@ -10,6 +10,7 @@ from haast.serve.service import Settings, make_service
 from ...harmony.spell import spell
 from ..api.conftest import HELLO, Api, events
 from ..api.spoken import TOKENIZER, call, says, thought_and_said
+from ..api.told import final, streamed
 from ..fake_client import FakeClient
 
 TOOL = {"type": "function", "function": {"name": "lookup", "description": "Look up."}}
@@ -167,3 +168,18 @@ def test_pain_14_it_does_not_matter_how_many_tokens_come_at_once(stream):
         for made in message.get("tool_calls", []):
             made.pop("id")
     assert all(one == told[0] for one in told)
+
+
+def test_pain_24_events_of_a_response_are_nested_numbered_and_add_up():
+    ids = [*thought_and_said("Hm.", "Hi there.")]
+    told = streamed(Api(says(ids)))
+    kinds = [event["type"].removeprefix("response.") for event in told]
+    assert kinds[:2] == ["created", "in_progress"] and kinds[-1] == "completed"
+    opened = [kind for kind in kinds if kind.endswith(".added")]
+    closed = [k for k in kinds if k.endswith("item.done") or k.endswith("part.done")]
+    assert len(opened) == len(closed) == 4, "an item and a part, of reasoning and of text"
+    for name, text in (("reasoning_text", "Hm."), ("output_text", "Hi there.")):
+        deltas = [e["delta"] for e in told if e["type"] == f"response.{name}.delta"]
+        (done,) = (e["text"] for e in told if e["type"] == f"response.{name}.done")
+        assert "".join(deltas) == done == text
+    assert final(told)["status"] == "completed"
