@@ -13,6 +13,7 @@ from haast.engine.engine import Output
 from haast.engine.load import load, prepare
 from haast.engine.request import Request, RequestError, SamplingParams
 from haast.engine.score import score
+from haast.grammars import LlGrammars
 from haast.harmony import ChatTemplate, Tokenizer
 from haast.model.weights import Progress
 from haast.prompt import ChatOptions, Prompt, PromptBuilder, opened_message
@@ -50,7 +51,8 @@ class LLM:
         self.tokenizer = Tokenizer(prepared.tokenizer)
         template = config.chat_template and ChatTemplate(config.chat_template, self.tokenizer)
         self._prompts = PromptBuilder(self.tokenizer, template or None)
-        self._loaded = load(prepared, self.tokenizer.stop_ids, progress)
+        grammars = LlGrammars(self.tokenizer, prepared.config.vocab_size)
+        self._loaded = load(prepared, self.tokenizer.stop_ids, progress, grammars)
         self.engine = self._loaded.engine
         self.device = self._loaded.model.device
         self.load_s = time.perf_counter() - started

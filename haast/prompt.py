@@ -1,11 +1,11 @@
 """What users give -> prompt token ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from haast.harmony import ChatTemplate, SystemConfig, Tokenizer, from_chat, render
-from haast.harmony.messages import ConversationError, Effort
+from haast.harmony.messages import ConversationError, Effort, ResponseFormat
 
 Prompt = str | Sequence[int] | Sequence[dict[str, Any]]
 """One user message, token ids, or a chat as a list of messages"""
@@ -21,6 +21,8 @@ class ChatOptions:
     reasoning_effort: Effort = "medium"
     conversation_date: str | None = None
     tools: Sequence[dict[str, Any]] | None = None
+    response_format: ResponseFormat | None = None
+    """told to the model; a chat template may do so with its variable of that name"""
 
     def __post_init__(self) -> None:
         if self.reasoning_effort not in get_args(Effort):
@@ -54,13 +56,15 @@ class PromptBuilder:
 
     def _chat_ids(self, messages: list[Any], options: ChatOptions) -> list[int]:
         tools = list(options.tools) if options.tools else None
-        conversation = from_chat(messages, tools)
+        form = options.response_format
+        conversation = replace(from_chat(messages, tools), response_format=form)
         if self.template is not None:
             return self.template.render(
                 messages,
                 tools,
                 reasoning_effort=options.reasoning_effort,
                 conversation_date=options.conversation_date,
+                response_format=None if form is None else form.text,
             )
         system = SystemConfig(
             conversation_date=options.conversation_date,

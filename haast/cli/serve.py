@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
-IGNORED = ("reasoning_parser", "tool_call_parser", "enable_auto_tool_choice")
+IGNORED = {
+    "reasoning_parser": "harmony is always parsed",
+    "tool_call_parser": "harmony is always parsed",
+    "enable_auto_tool_choice": "harmony is always parsed",
+    "enable_structured_output": "structured output is always on",
+}
+"""Options of other servers -> why there is nothing to switch on"""
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -115,6 +121,7 @@ _SERVER_OPTIONS = (
     click.option("--reasoning-parser", help="Ignored: harmony is always parsed."),
     click.option("--tool-call-parser", "--tool-parser", help="Ignored: always on."),
     click.option("--enable-auto-tool-choice", is_flag=True, help="Ignored: always on."),
+    click.option("--enable-structured-output", is_flag=True, help="Ignored: always on."),
 )
 
 
@@ -147,9 +154,9 @@ def command(model: Path | None, **options: Any) -> int:
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # warns at every malformed request
     options["model_path"] = _model_path(model, options["model_path"])
-    for name in IGNORED:
+    for name, why in IGNORED.items():
         if options[name]:
-            _log.info("--%s is ignored: harmony is always parsed", name.replace("_", "-"))
+            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
     config = picked(EngineConfig, options)
     settings = _settings(options)
     url = _url(options["host"], options["port"])

@@ -4,46 +4,17 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import repeat
-from typing import NamedTuple
 
 from haast.engine.intake import Intake
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
-from haast.engine.request import (
-    FinishReason,
-    QueueFullError,
-    Request,
-    SamplingParams,
-    Status,
-    TokenLogprobs,
-)
+from haast.engine.masks import Grammars, MaskFiller
+from haast.engine.outputs import EngineDeadError, FailedLaunch, Output
+from haast.engine.request import FinishReason, QueueFullError, Request, SamplingParams, Status
 from haast.engine.scheduler import Scheduler
 from haast.engine.step import Pending, Runner, Step, StepResult
-from haast.errors import HaastError
 
-
-class Output(NamedTuple):
-    """What one step gave one request; the last of a request is the one with a finish reason.
-
-    token_id  None if it ended without one: cancelled or with an error
-    """
-
-    request: Request
-    token_id: int | None
-    logprobs: TokenLogprobs | None
-    finish_reason: FinishReason | None
-
-
-class EngineDeadError(HaastError):
-    """The runner cannot run another step: nothing that a caller could mend but by starting again.
-
-    outputs  the last of every request that had not ended
-    """
-
-    def __init__(self, reason: str, outputs: list[Output]) -> None:
-        super().__init__(f"the engine is dead: {reason}")
-        self.reason = reason
-        self.outputs = outputs
+__all__ = ["Engine", "EngineDeadError", "Output"]
 
 
 class Engine:
@@ -53,10 +24,14 @@ class Engine:
     waited for, as if every request went on. One that did end then has a row too many: its token is
     thrown away, and its pages are held until that step is committed.
 
+    A step with constrained requests is sampled after the step before it is committed, which its
+    masks depend on; meanwhile the device computes its logits.
+
     runner         computes the steps
     kv             the pages that it computes them on
     stop_ids       the model's own stop tokens
     max_in_flight  steps that may be launched and not committed: 1 or 2
+    grammars       for requests with a grammar; None = there may be none
     """
 
     def __init__(
@@ -67,16 +42,19 @@ class Engine:
         vocab_size: int,
         stop_ids: frozenset[int],
         max_in_flight: int = 2,
+        grammars: Grammars | None = None,
     ) -> None:
         assert max_in_flight in (1, 2), max_in_flight
         self.runner = runner
         self.kv = kv
         self.limits = limits
         self.max_in_flight = max_in_flight
-        self.intake = Intake(kv, limits, vocab_size, stop_ids)
+        self.intake = Intake(kv, limits, vocab_size, stop_ids, grammars)
         self.scheduler = Scheduler(kv, limits, runner.forget)
         self._launched: deque[tuple[Step, Pending]] = deque()
         self._outputs: list[Output] = []
+        self._masks = MaskFiller(grammars, vocab_size)
+        self._num_constrained = 0
         self._num_arrived = 0
         self._dead_because: str | None = None
 
@@ -118,6 +96,7 @@ class Engine:
         self._num_arrived += 1
         for index, request in enumerate(requests):
             request.order = (request.priority, self._num_arrived, index)
+            self._num_constrained += request.constraint is not None
         self.scheduler.waiting.add_siblings(requests)
 
     def has_room(self, num_requests: int) -> bool:
@@ -140,7 +119,11 @@ class Engine:
         step = self.scheduler.schedule(is_idle=not self._launched)
         if step is not None:
             self._launch(step)
-        if self._launched and (step is None or len(self._launched) >= self.max_in_flight):
+        if len(self._launched) > 1:
+            self._commit()
+        if step is not None and step.masked:
+            self._sample(step)
+        if self._launched and (step is None or self.max_in_flight == 1):
             self._commit()
         if not (self._launched or self.scheduler.num_running or self.scheduler.waiting):
             self.kv.check_idle()
@@ -148,12 +131,30 @@ class Engine:
         return outputs
 
     def _launch(self, step: Step) -> None:
+        if self._num_constrained:
+            sampling = enumerate(step.sampling)
+            step.masked = [row for row, r in sampling if r.constraint is not None]
         try:
             self._launched.append((step, self.runner.launch(step)))
         except Exception as error:  # whatever it is, it must not take other requests along
-            self._launched.append((step, _FailedLaunch(error)))
+            self._launched.append((step, FailedLaunch(error)))
             while self._launched:
                 self._commit()
+
+    def _sample(self, step: Step) -> None:
+        """Start the sampling of a step with masked rows, unless it has failed meanwhile."""
+        if not self._launched:
+            return
+        ((_, pending),) = self._launched
+        try:
+            for request, why in self._masks.fill(step, pending.masks()):
+                self._end(request, "error", why)
+            pending.sample()
+        except Exception as error:  # as in _launch
+            self._launched.clear()
+            with suppress(Exception):  # the device may not write pages that are given away
+                pending.wait()
+            self._fail(step, f"{type(error).__name__}: {error}")
 
     def _commit(self) -> None:
         step, pending = self._launched.popleft()
@@ -171,6 +172,8 @@ class Engine:
         """Give a step's tokens to those of its requests that have not ended."""
         token_ids, logprobs = result
         assert len(token_ids) == len(step.sampling), (len(token_ids), len(step.sampling))
+        for row in step.masked:
+            self._advance(step.sampling[row], token_ids[row])
         tell = self._outputs.append
         ended: list[Request] = []
         for request, token_id, of_token in zip(
@@ -188,6 +191,13 @@ class Engine:
         for request in ended:
             self._leave(request)
 
+    def _advance(self, request: Request, token_id: int) -> None:
+        """Let a constrained request's grammar know of its token."""
+        if request.finish_reason is None and request.constraint is not None:
+            why = request.constraint.consume(token_id)
+            if why is not None:
+                self._end(request, "error", f"the grammar refuses a sampled token: {why}")
+
     def _end(self, request: Request, reason: FinishReason, error: str | None = None) -> None:
         """End a request without a token."""
         request.finish_reason, request.error = reason, error
@@ -196,6 +206,7 @@ class Engine:
 
     def _leave(self, request: Request) -> None:
         """Take out a request that ended; its pages are free once no launched step uses them."""
+        self._num_constrained -= request.constraint is not None
         is_computed = request.status is Status.DECODING and not request.num_in_flight
         self.scheduler.remove(request)
         if self._launched and request.pages and not is_computed:
@@ -236,13 +247,3 @@ class Engine:
         if self._dead_because is not None:
             outputs, self._outputs = self._outputs, []
             raise EngineDeadError(self._dead_because, outputs)
-
-
-class _FailedLaunch:
-    """A step that could not be launched; its error comes in its turn, after earlier steps."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def wait(self) -> StepResult:
-        raise self._error

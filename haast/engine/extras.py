@@ -52,21 +52,24 @@ class Extras:
             self._free_rows.append(wishes.history_row)
 
     def sample(
-        self, step: Step, logits: Tensor, sampling: ops.Sampling
+        self, step: Step, logits: Tensor, sampling: ops.Sampling, masks: ops.Masks | None = None
     ) -> tuple[Tensor, Callable[[], Logprobs] | None]:
         """Token ids of a step's sampling rows, and what later gives their log-probabilities.
 
         logits  [B, V]; raw log-probabilities are taken of them before they are changed
+        masks   of the step's masked rows
         """
         wishes = [self._wishes.get(request) for request in step.sampling] if self._wishes else []
         if not any(wishes):
+            if masks is not None:
+                ops.adjust_logits(logits, None, masks, None)
             return ops.sample(logits, sampling), None
         most = max((w.logprobs for w in wishes if w and w.logprobs is not None), default=None)
         raw = logits if most is None else logits.clone()
         penalties = self._penalties(step, wishes)
         biases = self._biases(step, wishes)
-        if penalties is not None or biases is not None:
-            ops.adjust_logits(logits, penalties, None, biases)
+        if penalties is not None or masks is not None or biases is not None:
+            ops.adjust_logits(logits, penalties, masks, biases)
         token_ids = ops.sample(logits, sampling)
         if penalties is not None:
             ops.count_tokens(penalties.history, penalties.history_row, token_ids)
@@ -113,7 +116,8 @@ class Extras:
                 continue
             request = step.sampling[row]
             bias = wish.bias
-            if positions[row] - len(request.prompt_ids) < wish.min_tokens:
+            num_new = positions[row] - len(request.prompt_ids)
+            if num_new < wish.min_tokens and request.constraint is None:  # whose mask does it
                 bias = bias | dict.fromkeys(request.end_ids, float("-inf"))
             entries += [(row, token_id, value) for token_id, value in bias.items()]
         if not entries:

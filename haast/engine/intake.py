@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
+from haast.engine.masks import Constraint, Grammars
 from haast.engine.request import Request, RequestError, SamplingParams
 
 
@@ -21,15 +22,22 @@ class Intake:
     """Makes requests, and refuses those that could not run even alone.
 
     stop_ids  the model's own stop tokens
+    grammars  None = requests may have none
     """
 
     def __init__(
-        self, kv: KVPages, limits: Limits, vocab_size: int, stop_ids: frozenset[int]
+        self,
+        kv: KVPages,
+        limits: Limits,
+        vocab_size: int,
+        stop_ids: frozenset[int],
+        grammars: Grammars | None = None,
     ) -> None:
         self.kv = kv
         self.limits = limits
         self.vocab_size = vocab_size
         self.stop_ids = stop_ids
+        self.grammars = grammars
 
     def requests(
         self,
@@ -60,7 +68,20 @@ class Intake:
         ]
         self._check_ids(requests[0])
         self._check_size(requests[0])
+        for request in requests:
+            request.constraint = self._constraint(params)
         return requests
+
+    def _constraint(self, params: SamplingParams) -> Constraint | None:
+        """Of one answer; the others have matchers of their own."""
+        matcher = None
+        if params.grammar is not None:
+            if self.grammars is None:
+                raise RequestError("grammar: this engine has no tokenizer to match one with")
+            matcher = self.grammars.matcher(params.grammar)
+        elif params.allowed_token_ids is None:
+            return None
+        return Constraint(matcher, params.allowed_token_ids)
 
     def _check_ids(self, request: Request) -> None:
         if not request.prompt_ids:
@@ -70,6 +91,7 @@ class Intake:
             ("", request.prompt_ids),
             ("logit_bias: ", params.logit_bias or ()),
             ("stop_token_ids: ", params.stop_token_ids),
+            ("allowed_token_ids: ", params.allowed_token_ids or ()),
         )
         for what, ids in named:
             if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):

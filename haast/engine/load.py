@@ -12,6 +12,7 @@ from haast.engine.device import pick_device
 from haast.engine.engine import Engine
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
+from haast.engine.masks import Grammars
 from haast.engine.pages import PagePool
 from haast.engine.plan import Source, make_plan, max_window
 from haast.engine.runner import TorchRunner
@@ -58,16 +59,22 @@ class Loaded:
     engine: Engine
 
 
-def load(prepared: Prepared, stop_ids: frozenset[int], progress: Progress | None = None) -> Loaded:
+def load(
+    prepared: Prepared,
+    stop_ids: frozenset[int],
+    progress: Progress | None = None,
+    grammars: Grammars | None = None,
+) -> Loaded:
     """Read (or make) the weights; the engine is then ready to generate.
 
     stop_ids  the model's own stop tokens
+    grammars  for requests that have one
     Raises CheckpointError for flaws only the bytes can show, ConfigError if memory runs out.
     """
     try:
         parameters = prepared.make_parameters(progress)
         model = prepared.architecture.model(prepared.config, parameters, prepared.plan.max_length)
-        return assemble(model, prepared.plan, stop_ids)
+        return assemble(model, prepared.plan, stop_ids, grammars=grammars)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"the device ran out of memory while loading ({str(error).splitlines()[0]}); "
@@ -75,7 +82,13 @@ def load(prepared: Prepared, stop_ids: frozenset[int], progress: Progress | None
         ) from None
 
 
-def assemble(model: GptOss, plan: Plan, stop_ids: frozenset[int], max_in_flight: int = 2) -> Loaded:
+def assemble(
+    model: GptOss,
+    plan: Plan,
+    stop_ids: frozenset[int],
+    max_in_flight: int = 2,
+    grammars: Grammars | None = None,
+) -> Loaded:
     """An engine over a model, with the KV cache that the plan names; see `Engine`."""
     memory = plan.memory
     runner = TorchRunner(
@@ -109,7 +122,8 @@ def assemble(model: GptOss, plan: Plan, stop_ids: frozenset[int], max_in_flight:
         max_queue_size=plan.max_queue_size,
         enable_in_flight_batching=plan.enable_in_flight_batching,
     )
-    engine = Engine(runner, kv, limits, model.config.vocab_size, stop_ids, max_in_flight)
+    vocab_size = model.config.vocab_size
+    engine = Engine(runner, kv, limits, vocab_size, stop_ids, max_in_flight, grammars)
     return Loaded(model, runner, engine)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple
 
+from haast.engine.masks import Constraint
 from haast.engine.sampling_params import SamplingError, SamplingParams
 from haast.errors import HaastError
 
@@ -19,7 +20,8 @@ __all__ = [
     "TokenLogprobs",
 ]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-"""stop: a stop token; length: max_new_tokens; cancelled: by its user; error: a step failed"""
+"""stop: a stop token, or the end of its grammar; length: max_new_tokens; cancelled: by its user;
+error: a step failed, or its grammar"""
 
 
 class RequestError(HaastError):
@@ -68,6 +70,8 @@ class Request:
     """lower = sooner"""
     salt: str | None = field(default=None, repr=False)
     """requests share cached prefixes only with those of the same salt"""
+    constraint: Constraint | None = field(default=None, repr=False)
+    """what its tokens are confined to; knows all of output_ids"""
 
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list, repr=False)
@@ -135,6 +139,8 @@ class Request:
         output_ids = self.output_ids
         output_ids.append(token_id)
         if token_id in self.end_ids and len(output_ids) >= self.params.min_tokens:
+            self.finish_reason = "stop"
+        elif self.constraint is not None and self.constraint.is_done:
             self.finish_reason = "stop"
         elif len(output_ids) >= self.max_new_tokens:
             self.finish_reason = "length"

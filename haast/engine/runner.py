@@ -1,19 +1,19 @@
 """TorchRunner: computes steps on a device, without waiting for it."""
 
-from collections.abc import Callable
 from itertools import compress
-from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from haast import ops
-from haast.engine.extras import Extras, Logprobs
+from haast.engine.extras import Extras
 from haast.engine.graphs import StepGraphs
 from haast.engine.inputs import FLOAT_FIELDS, Layout, Words, pack
+from haast.engine.launched import Launched, Sampled
+from haast.engine.mask_buffer import MaskBuffer
 from haast.engine.request import Request
-from haast.engine.step import Pending, Step, StepResult
+from haast.engine.step import Pending, Step
 from haast.engine.tables import Tables
 from haast.model.gpt_oss import GptOss
 from haast.model.kv_cache import KVCache
@@ -56,6 +56,7 @@ class TorchRunner:
         self.waited_s = 0.0
         self._tables = Tables(max_batch_size, max_pages, page_size, vocab_size)
         self._extras = Extras(vocab_size, device)
+        self._masks = MaskBuffer(max_batch_size, vocab_size, device)
         shape = (2, max_batch_size, max_pages)
         self._page_tables = torch.zeros(shape, dtype=torch.int32, device=device)
         self._samples = torch.zeros(max_batch_size, dtype=torch.int64, device=device)
@@ -68,7 +69,7 @@ class TorchRunner:
 
     @torch.inference_mode()
     def launch(self, step: Step) -> Pending:
-        """Start a step."""
+        """Start a step; one with masked rows only up to its logits."""
         with ops.pin(self.pins):
             decodes, requests = step.num_decodes, len(step.requests)
             graphs, count = self._graphs, len(step.sampling)
@@ -82,7 +83,21 @@ class TorchRunner:
                 self._send(step, layout)
                 rows = graphs.run(layout, layout.num_requests if decodes else 0)[:count]
                 logits = rows if layout.num_samples <= FEW_ROWS else self.model.logits(rows)
-            return self._sample(step, layout, logits)
+            launched = Launched(self, step, layout, logits)
+            if not step.masked:
+                launched.take(*self._sample(step, layout, logits, None))
+            return launched
+
+    def masks(self, step: Step) -> memoryview:
+        """Memory of the host for the masks of a step."""
+        return self._masks.masks(len(step.masked))
+
+    @torch.inference_mode()
+    def sample(self, step: Step, layout: Layout, logits: Tensor) -> Sampled:
+        """Start the sampling of a launched step whose masks are filled."""
+        with ops.pin(self.pins):
+            masks = self._masks.send(step.masked, len(step.sampling))
+            return self._sample(step, layout, logits, masks)
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
@@ -152,10 +167,12 @@ class TorchRunner:
         token_ids = torch.where(input_rows >= 0, sampled, fields["input_ids"])
         return self.model.forward(token_ids, meta, self.kv)
 
-    def _sample(self, step: Step, layout: Layout, logits: Tensor) -> Pending:
+    def _sample(
+        self, step: Step, layout: Layout, logits: Tensor, masks: ops.Masks | None
+    ) -> Sampled:
         count = len(step.sampling)
         if count == 0:
-            return _Launched(self, self._samples[:0], None)
+            return self._samples[:0], None
         fields = self._fields(layout)
         sampling = ops.Sampling(
             temperature=fields["temperature"][:count],
@@ -165,9 +182,9 @@ class TorchRunner:
             seed=fields["seed"][:count],
             position=fields["position"][:count],
         )
-        token_ids, logprobs = self._extras.sample(step, logits, sampling)
+        token_ids, logprobs = self._extras.sample(step, logits, sampling, masks)
         self._samples[:count].copy_(token_ids)
-        return _Launched(self, token_ids, logprobs)
+        return token_ids, logprobs
 
     def _fields(self, layout: Layout) -> dict[str, Tensor]:
         """Views of the inbox; those of layouts that come again are kept."""
@@ -184,28 +201,3 @@ class TorchRunner:
     def _pinned(self, words: Words) -> Tensor:
         tensor = torch.from_numpy(words)
         return tensor.pin_memory() if self.model.device.type == "cuda" else tensor
-
-
-class _Launched:
-    """A step whose samples are on their way to the host."""
-
-    def __init__(
-        self, runner: TorchRunner, token_ids: Tensor, logprobs: Callable[[], Logprobs] | None
-    ) -> None:
-        self._runner = runner
-        self._logprobs = logprobs
-        self._done: torch.cuda.Event | None = None
-        self._token_ids = token_ids
-        if token_ids.is_cuda:
-            host = torch.empty(len(token_ids), dtype=torch.int64, pin_memory=True)
-            self._token_ids = host.copy_(token_ids, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
-
-    def wait(self) -> StepResult:
-        """Its samples; raises what went wrong on the device."""
-        if self._done is not None:
-            started = perf_counter()
-            self._done.synchronize()
-            self._runner.waited_s += perf_counter() - started
-        return StepResult(self._token_ids.tolist(), self._logprobs and self._logprobs())

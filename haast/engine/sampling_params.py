@@ -47,6 +47,9 @@ class SamplingParams:
     stop_token_ids      tokens that end the answer besides the model's own, also with ignore_eos
     ignore_eos          go on after the model's own stop tokens
     n                   how many answers; each has its own stream of random numbers
+    grammar             what the answer has to be from its first token on, in llguidance's notation;
+                        the answer ends where the grammar does, whatever min_tokens and ignore_eos
+    allowed_token_ids   the only tokens that are ever sampled; None = all
     logprobs            log-probability of each token, and of this many most likely ones; None = no
     Raises SamplingError naming the setting, its value and what is allowed.
     """
@@ -67,6 +70,8 @@ class SamplingParams:
     min_tokens: int = 0
     n: int = 1
     logprobs: int | None = None
+    grammar: str | None = None
+    allowed_token_ids: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         for name in (*_WHOLE, *_NUMBERS):
@@ -116,6 +121,12 @@ class SamplingParams:
                 0 <= self.min_tokens and (limit is None or self.min_tokens <= limit),
                 "at least 0 and at most max_new_tokens",
             ),
+            ("grammar", self.grammar is None or _is_text(self.grammar), "a text, not empty"),
+            (
+                "allowed_token_ids",
+                self.allowed_token_ids is None or _are_token_ids(self.allowed_token_ids),
+                "one or more token ids",
+            ),
             ("n", 1 <= self.n <= MAX_SEQUENCES, f"in [1, {MAX_SEQUENCES}]"),
         )
 
@@ -133,6 +144,14 @@ class SamplingParams:
 
 def _is_token_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_token_ids(values: Sequence[Any]) -> bool:
+    return len(values) > 0 and all(map(_is_token_id, values))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _is_bias(value: Any) -> bool:

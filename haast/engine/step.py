@@ -18,6 +18,7 @@ class Step:
     input_ids   the token of each decode, IN_FLIGHT if the previous step samples it
     input_rows  where it is then found among that step's samples, else -1
     sampling    requests of the rows that sample, in order; a StepResult is parallel to it
+    masked      rows of `sampling` that a mask constrains, in order
     leaving     ended requests whose pages are held until this step has run
 
     The runner copies what it needs in `launch`: a request's page lists and output change with later
@@ -30,6 +31,7 @@ class Step:
         "input_ids",
         "input_rows",
         "leaving",
+        "masked",
         "num_tokens",
         "requests",
         "samples",
@@ -45,6 +47,7 @@ class Step:
         self.input_ids: list[int] = []
         self.input_rows: list[int] = []
         self.sampling: list[Request] = []
+        self.masked: list[int] = []
         self.leaving: list[Request] = []
         self.num_tokens = 0
 
@@ -76,7 +79,19 @@ class Pending(Protocol):
     """A launched step."""
 
     def wait(self) -> StepResult:
-        """Its result once it has run; raises what went wrong."""
+        """Its result once it has run; raises what went wrong. Without its samples if a step with
+        masked rows was never sampled.
+        """
+        ...
+
+    def masks(self) -> memoryview:
+        """Of a step with masked rows: bytes for their masks, one after the other; see
+        `haast.engine.masks`. Only after every earlier step has been waited for.
+        """
+        ...
+
+    def sample(self) -> None:
+        """Of a step with masked rows: start what is left of it, without waiting."""
         ...
 
 
@@ -87,7 +102,11 @@ class Runner(Protocol):
     """
 
     def launch(self, step: Step) -> Pending:
-        """Start a step without waiting for it or for an earlier one."""
+        """Start a step without waiting for it or for an earlier one.
+
+        One with masked rows is started up to its logits: while these are computed the tokens come
+        that its masks depend on. `Pending.sample` follows before the next launch.
+        """
         ...
 
     def forget(self, request: Request) -> None:

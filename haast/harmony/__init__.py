@@ -2,7 +2,15 @@
 
 from haast.harmony.chat import from_chat
 from haast.harmony.delta import Delta
-from haast.harmony.messages import Conversation, ConversationError, Message, SystemConfig, Tool
+from haast.harmony.grammar import CallRule, ReplyRules, reply_grammar
+from haast.harmony.messages import (
+    Conversation,
+    ConversationError,
+    Message,
+    ResponseFormat,
+    SystemConfig,
+    Tool,
+)
 from haast.harmony.parser import HarmonyParser
 from haast.harmony.render import render, render_message, render_training
 from haast.harmony.reply import Reply, ToolCall, collect, parse_reply
@@ -11,6 +19,7 @@ from haast.harmony.tokenizer import Tokenizer, TokenizerError
 
 __all__ = [
     "TEMPLATE_PATH",
+    "CallRule",
     "ChatTemplate",
     "TemplateError",
     "Conversation",
@@ -19,6 +28,8 @@ __all__ = [
     "HarmonyParser",
     "Message",
     "Reply",
+    "ReplyRules",
+    "ResponseFormat",
     "SystemConfig",
     "Tokenizer",
     "TokenizerError",
@@ -30,4 +41,5 @@ __all__ = [
     "render",
     "render_message",
     "render_training",
+    "reply_grammar",
 ]

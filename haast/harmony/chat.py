@@ -117,7 +117,7 @@ def _tool(index: int, tool: object) -> Tool:
     function = _dict(f"{where}.function", fields.get("function"))
     parameters = function.get("parameters")
     if parameters is not None:
-        _check_depth(f"{where}.function.parameters", parameters)
+        check_depth(f"{where}.function.parameters", parameters)
     return Tool(
         _name(f"{where}.function.name", function.get("name")),
         _string(f"{where}.function.description", function.get("description") or ""),
@@ -173,7 +173,8 @@ def _name(where: str, value: object) -> str:
     return name
 
 
-def _check_depth(where: str, schema: object) -> None:
+def check_depth(where: str, schema: object) -> None:
+    """Raise ConversationError if a schema, found at `where`, is nested too deeply to be read."""
     level: list[object] = [_dict(where, schema)]
     for _ in range(_MAX_SCHEMA_DEPTH):
         level = [child for value in level for child in _children(value)]

@@ -41,6 +41,24 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class ResponseFormat:
+    """What the final answer has to look like, as the model is told.
+
+    definition  a JSON schema, or whatever else says it
+    """
+
+    name: str
+    definition: str
+    description: str = ""
+
+    @property
+    def text(self) -> str:
+        """What stands under `# Response Formats`."""
+        notes = "".join(f"// {line}\n" for line in self.description.splitlines())
+        return f"## {self.name}\n\n{notes}{self.definition}"
+
+
+@dataclass(frozen=True)
 class SystemConfig:
     """What the system message says.
 
@@ -55,8 +73,11 @@ class SystemConfig:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages after the developer's instructions and tools, which open every conversation."""
+    """Messages after the developer's instructions, tools and response format, which open every
+    conversation.
+    """
 
     messages: tuple[Message, ...]
     instructions: str | None = None
     tools: tuple[Tool, ...] = ()
+    response_format: ResponseFormat | None = None

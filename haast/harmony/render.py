@@ -52,12 +52,14 @@ def system_message(system: SystemConfig, has_tools: bool) -> Message:
 
 
 def developer_message(conversation: Conversation) -> Message | None:
-    """Instructions and tools as one message; None if there are neither."""
+    """Instructions, tools and response format as one message; None if there are none."""
     sections = []
     if conversation.instructions:
         sections += ["# Instructions", conversation.instructions]
     if conversation.tools:
         sections.append(tools_section(conversation.tools))
+    if conversation.response_format is not None:
+        sections += ["# Response Formats", conversation.response_format.text]
     return Message("developer", "\n\n".join(sections)) if sections else None
 
 

@@ -7,13 +7,14 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from haast.harmony.messages import Effort
+from haast.harmony.messages import Effort, ResponseFormat
 from haast.prompt import ChatOptions, opened_message
 from haast.serve.answer import Piece
 from haast.serve.chat_answer import ChatAnswer
 from haast.serve.chat_stream import ChatWriter, chat_events
 from haast.serve.errors import invalid
 from haast.serve.fields import REFUSED_IN_CHAT, check_extra
+from haast.serve.formats import asks_for_format, format_of
 from haast.serve.generation import Generation, follow
 from haast.serve.logprobs import chat_logprobs
 from haast.serve.protocol import ChatBody, TokenizeBody
@@ -22,6 +23,8 @@ from haast.serve.responses import document
 from haast.serve.sampling import chat_params, check_length
 from haast.serve.service import Service
 from haast.serve.sse import EventStream, unless_gone
+from haast.serve.structure import Structure, held
+from haast.serve.tool_choice import tool_choice_of
 
 _EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 """Efforts of other models -> the nearest that gpt-oss has"""
@@ -67,17 +70,22 @@ async def render(request: Request) -> Response:
     )
 
 
-async def chat_ids(request: Request, body: ChatBody | TokenizeBody) -> list[int]:
-    """Token ids of the prompt that a chat makes. Raises ConversationError, ApiError."""
+async def chat_ids(
+    request: Request, body: ChatBody | TokenizeBody, told: ResponseFormat | None = None
+) -> list[int]:
+    """Token ids of the prompt that a chat makes. Raises ConversationError, ApiError.
+
+    told  what the model is told of the format of its answer
+    """
     service = service_of(request)
     effort = body.reasoning_effort
     tools = body.tools
     if isinstance(body, ChatBody):
         effort = _effort(body)
-        tools = tools if _may_call(body) else None
+        tools = tools if body.tool_choice != "none" else None
     effort = _EFFORTS.get(effort or "", effort or "medium")
     date = service.settings.conversation_date
-    options = ChatOptions(cast(Effort, effort), date, tools)
+    options = ChatOptions(cast(Effort, effort), date, tools, told)
     if is_large(request):
         return await asyncio.to_thread(service.prompts.ids, body.messages or [], options)
     return service.prompts.ids(body.messages or [], options)
@@ -87,12 +95,15 @@ async def _prepare(request: Request) -> Chat:
     service = service_of(request)
     body = await read_body(request, ChatBody)
     check_extra(body, REFUSED_IN_CHAT)
-    _check_tool_choice(body)
+    choice = tool_choice_of(body.tool_choice, body.tools or ())
     params = chat_params(body)
-    prompt_ids = await chat_ids(request, body)
+    form = await asyncio.to_thread(format_of, body) if asks_for_format(body) else None
+    prompt_ids = await chat_ids(request, body, None if form is None else form.told)
     check_length(prompt_ids, params, service.max_length, "messages")
     opened = opened_message(prompt_ids, service.tokenizer)
-    may_call = _may_call(body)
+    structure = Structure(choice, body.tools or (), form, body.thinking_token_budget)
+    params = await held(params, structure, opened, service.tokenizer)
+    may_call = choice.mode != "none"
     answers = [ChatAnswer(service.tokenizer, params, opened, may_call) for _ in range(params.n)]
     generation = Generation(
         new_id("chatcmpl"), [prompt_ids], params, answers, body.priority or 0, body.cache_salt
@@ -106,19 +117,6 @@ def _effort(body: ChatBody) -> str | None:
     if nested and body.reasoning_effort and nested != body.reasoning_effort:
         raise invalid("reasoning_effort", "reasoning_effort and reasoning.effort differ")
     return nested or body.reasoning_effort
-
-
-def _check_tool_choice(body: ChatBody) -> None:
-    if body.tool_choice not in (None, "auto", "none"):
-        raise invalid(
-            "tool_choice",
-            "tool_choice cannot force a call; allowed: 'auto', 'none'",
-            code="unsupported_parameter",
-        )
-
-
-def _may_call(body: ChatBody) -> bool:
-    return body.tool_choice != "none"
 
 
 async def _whole(service: Service, chat: Chat) -> dict[str, Any]:

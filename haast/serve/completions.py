@@ -4,15 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from haast.harmony.grammar import text_grammar
 from haast.serve.answer import Piece, TextAnswer
 from haast.serve.errors import invalid
 from haast.serve.fields import REFUSED_IN_COMPLETIONS, check_extra
+from haast.serve.formats import asks_for_format, format_of
 from haast.serve.generation import Generation, follow
 from haast.serve.logprobs import Scored, completion_logprobs
 from haast.serve.protocol import CompletionBody
@@ -58,6 +60,9 @@ async def _prepare(request: Request) -> Completion:
     if body.echo and body.logprobs is not None:
         raise invalid("echo", "echo with logprobs is not supported: prompts are not scored")
     params = completion_params(body)
+    form = await asyncio.to_thread(format_of, body) if asks_for_format(body) else None
+    if form is not None:
+        params = replace(params, grammar=text_grammar(form.piece))
     prompts = await _prompt_ids(request, body)
     for prompt_ids in prompts:
         check_length(prompt_ids, params, service.max_length, "prompt")

@@ -11,6 +11,7 @@ import zmq
 
 from haast.engine.engine import Engine, EngineDeadError, Output
 from haast.engine.request import QueueFullError, Request, RequestError
+from haast.serve.compiling import Compiling
 from haast.serve.messages import (
     Cancel,
     Dead,
@@ -29,6 +30,8 @@ from haast.serve.messages import (
 
 STATS_S = 0.1
 """Least time between two reports; while there is work it is also the most between two messages"""
+COMPILING_MS = 1
+"""How long an idle engine waits for a message while a grammar is compiled"""
 MAX_MESSAGES = 64
 """Taken between two steps: a burst of calls may not stall those who run"""
 MAX_STEPS_WITHOUT_GC = 10_000
@@ -83,6 +86,7 @@ class EngineLoop:
     def __init__(self, engine: Engine, channel: Channel) -> None:
         self.engine = engine
         self.channel = channel
+        self._compiling = Compiling(engine.intake.grammars)
         self._requests: dict[int, Request] = {}
         self._numbers: dict[Request, int] = {}
         self._num_steps = self._num_steps_at_gc = 0
@@ -95,6 +99,7 @@ class EngineLoop:
         gc.collect()
         gc.freeze()
         gc.disable()  # a collection may not come between two steps
+        self._compiling.warm()
         while True:
             self.turn()
 
@@ -103,11 +108,14 @@ class EngineLoop:
         has_work = self.engine.has_work
         for message in self.channel.receive(0 if has_work else self._patience_ms()):
             if isinstance(message, Submit):
-                self._submit(message)
+                if not self._compiling.add(message):
+                    self._submit(message)
             elif isinstance(message, Cancel):
                 self._cancel(message)
             else:
                 raise AssertionError(message)
+        for call in self._compiling.take() if self._compiling else ():
+            self._submit(call)
         outputs = self._step() if self.engine.has_work else []
         told = self._stepped(outputs)
         told.stats = self._stats_if_due()
@@ -129,6 +137,7 @@ class EngineLoop:
             self._numbers[request] = number
 
     def _cancel(self, cancel: Cancel) -> None:
+        self._compiling.cancel(cancel.numbers)
         found = (self._requests.get(number) for number in cancel.numbers)
         self.engine.cancel(request for request in found if request is not None)
 
@@ -181,6 +190,8 @@ class EngineLoop:
 
     def _patience_ms(self) -> int | None:
         """How long an idle engine waits for a message: until garbage or a report is due, if any."""
+        if self._compiling:
+            return COMPILING_MS
         now = monotonic()
         due: list[float] = []
         if self._num_steps > self._num_steps_at_gc:

@@ -29,12 +29,15 @@ Loader = Callable[[EngineConfig, Tell], tuple[Engine, EngineInfo]]
 def load_engine(config: EngineConfig, progress: Tell) -> tuple[Engine, EngineInfo]:
     """As `haast.llm.LLM` does. Raises HaastError, in one line, for what the user can mend."""
     from haast.engine.load import load, prepare  # torch, for whom tests do not wait
+    from haast.grammars import LlGrammars
     from haast.harmony import Tokenizer
 
     started = perf_counter()
     prepared = prepare(config)
     plan = prepared.plan
-    engine = load(prepared, Tokenizer(prepared.tokenizer).stop_ids, progress).engine
+    tokenizer = Tokenizer(prepared.tokenizer)
+    grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
+    engine = load(prepared, tokenizer.stop_ids, progress, grammars).engine
     return engine, EngineInfo(
         model_path=str(plan.model_path),
         found=prepared.found,

@@ -11,25 +11,17 @@ _log = logging.getLogger(__name__)
 _NO: tuple[Any, ...] = (False,)
 _NONE: tuple[Any, ...] = ()
 REFUSED: dict[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
-    "structured_outputs": _NONE,
-    "guided_json": _NONE,
-    "guided_regex": _NONE,
-    "guided_choice": _NONE,
-    "guided_grammar": _NONE,
     "structural_tag": _NONE,
     "best_of": (1,),
     "use_beam_search": _NO,
     "length_penalty": (1, 1.0),
     "prompt_logprobs": _NONE,
-    "allowed_token_ids": _NONE,
     "bad_words": ([],),
     "logits_processors": _NONE,
     "truncate_prompt_tokens": _NONE,
     "include_stop_str_in_output": _NO,
     "return_token_ids": _NO,
     "return_tokens_as_token_ids": _NO,
-    "thinking_token_budget": _NONE,
     "repetition_detection": _NONE,
     "kv_transfer_params": _NONE,
     "logprob_token_ids": ([],),
@@ -56,7 +48,11 @@ REFUSED_IN_CHAT = REFUSED | {
     "chat_template_kwargs": ({},),
     "documents": ([],),
 }
-REFUSED_IN_COMPLETIONS = REFUSED | {"suffix": ("",), "max_completion_tokens": _NONE}
+REFUSED_IN_COMPLETIONS = REFUSED | {
+    "suffix": ("",),
+    "max_completion_tokens": _NONE,
+    "thinking_token_budget": _NONE,
+}
 HARMLESS = frozenset(
     {
         "user",

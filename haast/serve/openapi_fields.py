@@ -108,7 +108,9 @@ FIELDS: dict[str, Schema] = {
             },
         ],
     },
-    "structured_outputs": {"description": "vLLM's way to ask for a format."},
+    "structured_outputs": {
+        "description": "vLLM's way to ask for a format: json, regex, choice, grammar, json_object."
+    },
     "guided_json": {"description": "vLLM's older way to ask for JSON of a schema."},
     "guided_regex": {
         "description": "vLLM's older way to ask for a regular expression.",
@@ -164,8 +166,16 @@ FIELDS: dict[str, Schema] = {
         "items": {"$ref": "#/components/schemas/Tool"},
     },
     "tool_choice": {
-        "description": "none = call no function.",
-        "enum": ["auto", "none"],
+        "description": "none = call no function; required = call one; or which to call, or those "
+        "that may be called.",
+        "anyOf": [
+            {"enum": ["auto", "none", "required"]},
+            {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"enum": ["function", "allowed_tools"]}},
+            },
+        ],
         "default": "auto",
     },
     "reasoning_effort": {

@@ -62,7 +62,21 @@ FIELDS: dict[str, Schema] = {
         "default": "disabled",
     },
     "text": {"description": "What the answer is to look like."},
-    "format": {"description": "The format of the answer.", "enum": [{"type": "text"}]},
+    "format": {
+        "description": "The format that the answer must have.",
+        "anyOf": [
+            {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"enum": ["text", "json_object"]}},
+            },
+            {
+                "type": "object",
+                "required": ["type", "schema"],
+                "properties": {"type": {"const": "json_schema"}, "schema": {"type": "object"}},
+            },
+        ],
+    },
     "verbosity": {"description": "How much to say.", "enum": ["medium"]},
     "summary": {"description": "The best there is, which is none.", "enum": ["auto"]},
     "generate_summary": {"description": "Older name of summary.", "enum": ["auto"]},

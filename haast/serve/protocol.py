@@ -50,6 +50,13 @@ class GenerationBody(Body):
     ignore_eos: bool | None = None
     priority: int | None = None
     cache_salt: str | None = None
+    allowed_token_ids: list[int] | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -61,6 +68,7 @@ class ChatBody(GenerationBody):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    thinking_token_budget: int | None = None
     reasoning: Reasoning | None = None
     include_reasoning: bool | None = None
     logprobs: bool | None = None

@@ -19,6 +19,7 @@ _SAME = (
     "stop",
     "stop_token_ids",
     "ignore_eos",
+    "allowed_token_ids",
 )
 """Fields of a request that SamplingParams has by the same name"""
 

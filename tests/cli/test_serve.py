@@ -87,16 +87,23 @@ def test_server_flags(serve):
     assert serve("org/model")[0].settings.models == ("org/model",)
 
 
+PARSED = "harmony is always parsed"
+
+
 @pytest.mark.parametrize(
-    "flag",
-    [("--reasoning-parser", "x"), ("--tool-call-parser", "x"), ("--enable-auto-tool-choice",)],
+    "flag, why",
+    [
+        (("--reasoning-parser", "x"), PARSED),
+        (("--tool-call-parser", "x"), PARSED),
+        (("--enable-auto-tool-choice",), PARSED),
+        (("--enable-structured-output",), "structured output is always on"),
+    ],
+    ids=str,
 )
-def test_flags_of_others_are_ignored_with_a_line(serve, flag, caplog):
+def test_flags_of_others_are_ignored_with_a_line(serve, flag, why, caplog):
     with caplog.at_level("INFO", logger="haast"):
         serve(*flag)
-    assert [r.getMessage() for r in caplog.records] == [
-        f"{flag[0]} is ignored: harmony is always parsed"
-    ]
+    assert [r.getMessage() for r in caplog.records] == [f"{flag[0]} is ignored: {why}"]
 
 
 def test_the_command_line_wins_over_variables_and_these_over_the_file(serve, tmp_path, monkeypatch):

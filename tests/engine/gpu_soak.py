@@ -37,6 +37,8 @@ def any_params(draw):
         params |= {"logprobs": draw.choice([0, 5]), "logit_bias": {17: -5.0}}
     if draw.random() < 0.05:
         params |= {"n": 3}
+    if draw.random() < 0.1:
+        params |= {"allowed_token_ids": draw.sample(range(1000), 50)}
     return SamplingParams(**params)
 
 

@@ -7,6 +7,7 @@ from haast.engine.engine import Engine
 from haast.engine.limits import Limits
 from haast.engine.request import SamplingParams, Status
 
+from .oracle_grammar import OracleGrammars
 from .oracle_runner import (
     PAGE_SIZE,
     VOCAB,
@@ -18,6 +19,8 @@ from .oracle_runner import (
 )
 
 PLENTY = 64
+OF_MASKS = ("the grammar ", "no token is left ")
+"""How errors begin that end a constrained request and nothing else"""
 
 
 class Harness:
@@ -38,8 +41,9 @@ class Harness:
         limits = Limits(**({"max_length": 200, "max_batch_size": 4} | limits))
         self.runner = OracleRunner(Random(seed), window)
         self.kv = make_kv(self.runner, num_pages, num_window_pages, is_prefix_caching)
+        self.grammars = OracleGrammars(VOCAB)
         self.engine = Engine(
-            self.runner, self.kv, limits, VOCAB, frozenset(stop_ids), max_in_flight
+            self.runner, self.kv, limits, VOCAB, frozenset(stop_ids), max_in_flight, self.grammars
         )
         self.scheduler = self.engine.scheduler
         self.requests = []
@@ -113,7 +117,9 @@ class Harness:
         for pool in (self.kv.full, self.kv.sliding):
             assert pool.num_free + pool.num_cached == pool.num_pages and pool.num_held == 0
         assert set(self.last) == set(self.requests)
-        assert {r for r in self.requests if r.error is not None} <= self.runner.failed
+        alone = [r for r in self.requests if r.error and r not in self.runner.failed]
+        assert all(r.error.startswith(OF_MASKS) for r in alone)
+        assert self.engine._num_constrained == 0
         assert self.runner.known == {} and not self.runner.unwaited
 
     def check_outputs(self):
@@ -125,7 +131,7 @@ class Harness:
             if request.params.logprobs is not None:
                 count = request.params.logprobs
                 assert request.logprobs == [logprobs_of(token, count) for token in got]
-            if request.finish_reason in ("cancelled", "error"):
+            if request.finish_reason == "cancelled" or request in self.runner.failed:
                 assert got == tokens[: len(got)], request
             else:
                 assert (got, request.finish_reason) == (tokens, reason), request

@@ -14,9 +14,13 @@ from haast.engine.kv_pages import KVPages
 from haast.engine.pages import PagePool
 from haast.engine.step import IN_FLIGHT, StepResult, TokenLogprobs
 
+from .oracle_grammar import OracleMatcher
+
 PAGE_SIZE = 4
 WINDOW = 6
 VOCAB = 60
+MASK_SIZE = 8
+"""Bytes of a mask"""
 POISON = None
 
 
@@ -29,8 +33,22 @@ def demand(holds, *what):
         raise OracleFault(*what)
 
 
-def sample(seed, values, window_values):
-    return hash((seed, *values, *window_values)) % VOCAB
+def sample(seed, values, window_values, allowed=range(VOCAB)):
+    """The allowed token that comes first from where the hash points to."""
+    start = hash((seed, *values, *window_values)) % VOCAB
+    return min(allowed, key=lambda token: (token - start) % VOCAB)
+
+
+def allowed_next(request, matcher, output):
+    """What a request may sample after its output; None if nothing."""
+    allowed = set(range(VOCAB))
+    if matcher is not None:
+        allowed &= set() if matcher.why_stuck else matcher.allowed()
+    if request.params.allowed_token_ids is not None:
+        allowed &= set(request.params.allowed_token_ids)
+    if request.constraint is not None and len(output) < request.params.min_tokens:
+        allowed = allowed - request.end_ids or allowed
+    return allowed
 
 
 def logprobs_of(token_id, count):
@@ -39,6 +57,8 @@ def logprobs_of(token_id, count):
 
 def expected_output(request, window=WINDOW):
     """What a request gives alone, and why it ends."""
+    text = request.params.grammar
+    matcher = None if text is None else OracleMatcher(text, VOCAB)
     values, window_values, output = [], [], []
 
     def compute(token):
@@ -49,8 +69,15 @@ def expected_output(request, window=WINDOW):
     for token in request.prompt_ids:
         compute(token)
     while True:
-        token = sample(request.seed, values, window_values[-window:])
+        allowed = allowed_next(request, matcher, output)
+        if not allowed:
+            return output, "error"
+        token = sample(request.seed, values, window_values[-window:], allowed)
+        if matcher is not None and matcher.consume(token) is not None:
+            return output, "error"
         output.append(token)
+        if matcher is not None and matcher.is_done:
+            return output, "stop"
         if token in request.end_ids and len(output) >= request.params.min_tokens:
             return output, "stop"
         if len(output) == request.max_new_tokens:
@@ -70,17 +97,53 @@ class Row(NamedTuple):
 
 
 class Job:
-    """A launched step; `result` is None until it has run."""
+    """A launched step; `result` is None until it has run.
 
-    def __init__(self, runner, rows, poison):
+    masked  rows among those that sample whose masks must be filled before it may run
+    """
+
+    def __init__(self, runner, rows, poison, masked=()):
         self.runner = runner
         self.rows = rows
         self.poison = poison
         self.result = None
         self.error = None
+        self.masked = list(masked)
+        self.buffer = bytearray(len(self.masked) * MASK_SIZE)
+        self.is_complete = not self.masked
+
+    def masks(self):
+        demand(self.masked and not self.is_complete, "masks were not asked for")
+        demand([*self.runner.unwaited] == [self], "masks before their tokens are known")
+        return memoryview(self.buffer)
+
+    def sample(self):
+        demand(self.masked and not self.is_complete, "sampled already")
+        self.is_complete = True
+        if error := self.runner.sample_errors.get(self.runner.num_steps):
+            self.is_complete = False
+            raise error
+
+    def allowed(self, at):
+        """Token ids that a sampling row may give."""
+        if at not in self.masked:
+            return range(VOCAB)
+        start = self.masked.index(at) * MASK_SIZE
+        mask = int.from_bytes(self.buffer[start : start + MASK_SIZE], "little")
+        return [token for token in range(VOCAB) if mask >> token & 1]
+
+    def give_up(self):
+        """A step that was never sampled: what it wrote may not be read."""
+        demand(self.runner.jobs.pop() is self and not self.runner.jobs, "steps before it wait")
+        self.runner.empty_pages(self)
+        self.runner.spoil(self)
+        self.runner.is_broken = False
+        return self.result
 
     def wait(self):
         demand(self.runner.unwaited.popleft() is self, "waited out of order")
+        if not self.is_complete:
+            return self.give_up()
         while self.result is None:
             self.runner.run_next()
         if self.error is not None:
@@ -104,8 +167,10 @@ class OracleRunner:
         self.samples = []
         self.num_computed = 0
         self.max_rows = self.max_tokens = self.max_unwaited = self.num_mixed = self.num_steps = 0
+        self.num_masked = 0
         self.launch_errors = {}
         self.wait_errors = {}
+        self.sample_errors = {}
         """number of a step, from 1 -> what it raises"""
         self.failed = set()
         """requests of steps that raised or came after one that did"""
@@ -122,6 +187,7 @@ class OracleRunner:
 
     def launch(self, step):
         self.num_steps += 1
+        demand(all(job.is_complete for job in self.jobs), "launched before the last was sampled")
         for request, start in zip(step.requests, step.starts, strict=True):
             self.first_start.setdefault(request, start)
         if self.num_steps in self.launch_errors:
@@ -134,13 +200,16 @@ class OracleRunner:
         self.max_rows = max(self.max_rows, len(rows))
         self.max_tokens = max(self.max_tokens, step.num_tokens)
         self.num_mixed += 0 < step.num_decodes < len(rows)
-        job = Job(self, rows, self.poison)
+        masked = [i for i, r in enumerate(step.sampling) if r.constraint is not None]
+        demand(step.masked == masked, "masked rows")
+        self.num_masked += len(masked)
+        job = Job(self, rows, self.poison, masked)
         job.error = self.wait_errors.get(self.num_steps)
         self.poison = []
         self.jobs.append(job)
         self.unwaited.append(job)
         self.max_unwaited = max(self.max_unwaited, len(self.unwaited))
-        while self.jobs and self.random.random() < 0.5:
+        while self.jobs and self.jobs[0].is_complete and self.random.random() < 0.5:
             self.run_next()
         return job
 
@@ -169,8 +238,7 @@ class OracleRunner:
     def run_next(self):
         """What the device does with the oldest job."""
         job = self.jobs.popleft()
-        for label, page in job.poison:
-            self.slots[label, page] = [POISON] * PAGE_SIZE
+        self.empty_pages(job)
         previous, self.samples = self.samples, []
         if self.is_broken:
             job.error = RuntimeError("an earlier step failed")
@@ -182,11 +250,15 @@ class OracleRunner:
         token_ids, logprobs = [], []
         for row in job.rows:
             if row.samples:
-                token_ids.append(self.sample(row))
+                token_ids.append(self.sample(row, job.allowed(len(token_ids))))
                 count = row.request.params.logprobs
                 logprobs.append(None if count is None else logprobs_of(token_ids[-1], count))
         self.samples = token_ids
         job.result = StepResult(token_ids, logprobs if any(logprobs) else None)
+
+    def empty_pages(self, job):
+        for label, page in job.poison:
+            self.slots[label, page] = [POISON] * PAGE_SIZE
 
     def spoil(self, job):
         """A failed step: what it should have written is lost, and what it should have sampled."""
@@ -210,10 +282,10 @@ class OracleRunner:
             slots["full", row.pages[index]][offset] = value
             slots["sliding", row.window_pages[index]][offset] = window_value
 
-    def sample(self, row):
+    def sample(self, row, allowed):
         stop = row.start + row.count
         seed, window_values = row.request.seed, self.window_values(row, stop, self.window)
-        return sample(seed, self.values(row, stop), window_values)
+        return sample(seed, self.values(row, stop), window_values, allowed)
 
     def values(self, row, stop):
         """The full pool's slots at positions [0, stop)."""

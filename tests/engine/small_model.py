@@ -18,6 +18,7 @@ from haast.ops.sample import reference as sampling
 
 from ..model import helpers
 from ..model.helpers import TINY
+from .oracle_grammar import OracleGrammars, OracleMatcher
 
 SMALLER = TINY | {
     "num_hidden_layers": 2,
@@ -54,7 +55,8 @@ def load_small(
     """The engine, its KV cache full of NaN."""
     made = make_plan(**plan)
     model = GptOss(config, parameters, made.max_length)
-    loaded = assemble(model, made, frozenset(stop_ids), max_in_flight)
+    grammars = OracleGrammars(VOCAB)
+    loaded = assemble(model, made, frozenset(stop_ids), max_in_flight, grammars)
     for pair in loaded.runner.kv.layers:
         for pages in pair:
             pages.fill_(torch.nan)
@@ -122,16 +124,20 @@ def expected(
     """
     params = SamplingParams(**({"temperature": 0.0, "seed": 0} | one.params))
     ends = {*params.stop_token_ids} | ({*()} if params.ignore_eos else {*stop_ids})
+    matcher = None if params.grammar is None else OracleMatcher(params.grammar, VOCAB)
     made, log_probs = [], []
     while len(made) < params.max_new_tokens:
         ids = [*one.prompt_ids, *made]
         raw = helpers.logits(config, parameters, ids)[-1]
         log_probs.append(raw.log_softmax(-1))
         row = adjusted(raw.tolist(), one.prompt_ids, made, params, ends)
+        row = confined(row, params, matcher)
         made.append(
             drawn(torch.tensor(row), params, len(ids), params.seed if seed is None else seed)
         )
-        if made[-1] in ends:
+        if matcher is not None:
+            assert matcher.consume(made[-1]) is None
+        if made[-1] in ends or (matcher is not None and matcher.is_done):
             break
     return Expected(made, log_probs)
 
@@ -150,6 +156,14 @@ def adjusted(row: list[float], prompt_ids, made, params: SamplingParams, ends) -
         for token_id in ends:
             row[token_id] = float("-inf")
     return row
+
+
+def confined(row: list[float], params: SamplingParams, matcher: OracleMatcher | None):
+    """Logits of what a grammar and a list allow; -inf for all else."""
+    allowed = {*range(VOCAB)} if matcher is None else matcher.allowed()
+    if params.allowed_token_ids is not None:
+        allowed &= {*params.allowed_token_ids}
+    return [value if at in allowed else float("-inf") for at, value in enumerate(row)]
 
 
 def drawn(row: Tensor, params: SamplingParams, position: int, seed: int) -> int:

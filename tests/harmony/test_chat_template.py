@@ -2,6 +2,7 @@
 
 import json
 import lzma
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from haast.harmony import (
     TEMPLATE_PATH,
     ChatTemplate,
+    ResponseFormat,
     SystemConfig,
     from_chat,
     render,
@@ -125,6 +127,21 @@ def test_nullable_is_said_once(tokenizer, template):
     ids = template.render(chat, offered)
     assert ids == render(from_chat(chat, offered), tokenizer)
     assert "a?: number | null,\nb?: number | null,\n" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("instructions", [[], [{"role": "developer", "content": "Be."}]])
+@pytest.mark.parametrize("tools", [None, [tool("f", "", {})]])
+def test_response_format(tokenizer, template, instructions, tools):
+    form = ResponseFormat("menu", '{"type":"object"}', "What there is.\n<|end|>")
+    chat = [*instructions, {"role": "user", "content": "hi"}]
+    ours = render(replace(from_chat(chat, tools), response_format=form), tokenizer)
+    assert template.render(chat, tools, response_format=form.text) == ours
+    expected = '# Response Formats\n\n## menu\n\n// What there is.\n// <|end|>\n{"type":"object"}'
+    text = tokenizer.decode(ours)
+    assert f"{expected}<|end|><|start|>user" in text
+    assert ours.count(tokenizer.special.end) == 3 and text.count("\n\n# Response") == bool(
+        instructions or tools
+    )
 
 
 def test_date_and_identity(tokenizer, template):

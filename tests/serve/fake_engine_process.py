@@ -19,6 +19,7 @@ from haast.serve.engine_process import main
 from haast.serve.messages import EngineInfo
 
 VOCAB = 1000
+MASK_SIZE = 128
 PAGE_SIZE = 64
 BATCH_SIZE = 8
 """Without a wish"""
@@ -36,8 +37,12 @@ def answer(prompt_ids, num_tokens):
 
 
 class Done:
-    def __init__(self, result):
+    """A step that has run; its masks are not looked at."""
+
+    def __init__(self, result, num_masked=0):
         self.wait = lambda: result
+        self.masks = lambda: memoryview(bytearray(num_masked * MASK_SIZE))
+        self.sample = lambda: None
 
 
 class FakeRunner:
@@ -63,7 +68,7 @@ class FakeRunner:
                 wanted = request.params.logprobs
                 top = tuple((ids[-1] + i, -float(i)) for i in range(wanted or 0))
                 logprobs.append(None if wanted is None else TokenLogprobs(-0.5, top))
-        return Done(StepResult(ids, logprobs if any(logprobs) else None))
+        return Done(StepResult(ids, logprobs if any(logprobs) else None), len(step.masked))
 
     def meet_fate(self):
         if self.fate in ("failing", "dying"):
@@ -81,7 +86,7 @@ class FakeRunner:
         return self.fate != "dying"
 
 
-def make_engine(config, fate=""):
+def make_engine(config, fate="", grammars=None):
     # "slow" is slow enough to be caught in the middle, and quick enough for tests
     runner = FakeRunner(fate, 0.01 if fate == "slow" else 0.0)
     batch_size = config.max_batch_size or BATCH_SIZE
@@ -92,7 +97,8 @@ def make_engine(config, fate=""):
         max_batch_size=batch_size,
         max_queue_size=config.max_queue_size,
     )
-    return Engine(runner, KVPages(*pools, PAGE_SIZE, 128), limits, VOCAB, frozenset())
+    kv = KVPages(*pools, PAGE_SIZE, 128)
+    return Engine(runner, kv, limits, VOCAB, frozenset(), grammars=grammars)
 
 
 def load(config, progress):

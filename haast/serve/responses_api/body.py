@@ -40,12 +40,6 @@ _OWN = ("store", "service_tier", *MOVED)
 REFUSED_IN_RESPONSES = {
     name: allowed for name, allowed in REFUSED_IN_CHAT.items() if name not in _OWN
 } | {
-    "structured_outputs": _NONE,
-    "guided_json": _NONE,
-    "guided_regex": _NONE,
-    "guided_choice": _NONE,
-    "guided_grammar": _NONE,
-    "structural_tag": _NONE,
     "conversation": _NONE,
     "prompt": _NONE,
     "moderation": _NONE,
@@ -116,6 +110,7 @@ class ResponseBody(GenerationBody):
     service_tier: str | None = None
     stream_options: ResponseStreamOptions | None = None
     text: TextOptions | None = None
+    thinking_token_budget: int | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     top_logprobs: int | None = None

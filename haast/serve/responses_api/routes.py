@@ -90,9 +90,9 @@ async def input_tokens(request: Request) -> Response:
     """How many tokens the prompt of a response would have; nothing is generated."""
     body = await read_body(request, ResponseBody)
     check_body(body)
-    constraint = constraint_of(body)
+    structure = await constraint_of(body)
     turn = run.turn_of(service_of(request), body)
-    ids = await run.prompt_of(request, body, turn, constraint)
+    ids = await run.prompt_of(request, body, turn, structure)
     return document({"object": "response.input_tokens", "input_tokens": len(ids)})
 
 

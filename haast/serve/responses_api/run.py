@@ -16,14 +16,15 @@ from haast.serve.requests import IN_A_THREAD, service_of
 from haast.serve.responses_api.answer import ResponseAnswer
 from haast.serve.responses_api.background import Background, encoded
 from haast.serve.responses_api.body import ENCRYPTED, LOGPROBS, ResponseBody, check_body
-from haast.serve.responses_api.constraint import Constraint, constraint_of
-from haast.serve.responses_api.conversation import fitted, renamed, to_chat, to_tools
+from haast.serve.responses_api.constraint import constraint_of
+from haast.serve.responses_api.conversation import fitted, renamed, to_chat
 from haast.serve.responses_api.items import item_id, read_items
 from haast.serve.responses_api.output import Event, Output
 from haast.serve.responses_api.response import Response, head_of
 from haast.serve.responses_api.store import Stored, Turn, encode, new_turn
 from haast.serve.sampling import check_length
 from haast.serve.service import Service
+from haast.serve.structure import Structure, held
 
 _UNFINISHED = ("queued", "in_progress", "failed")
 
@@ -62,16 +63,18 @@ async def prepare(request: Request, body: ResponseBody) -> Job:
     """Raises ApiError."""
     service = service_of(request)
     check_body(body)
-    constraint = constraint_of(body)
+    structure = await constraint_of(body)
     is_stored = body.store is not False and service.responses.is_on
     if body.background and not is_stored:
         raise invalid("background", "background is only allowed when the response is stored")
     params = body.params()
     turn = turn_of(service, body)
-    prompt_ids = await prompt_of(request, body, turn, constraint)
+    prompt_ids = await prompt_of(request, body, turn, structure)
     check_length(prompt_ids, params, service.max_length, "input")
     opened = opened_message(prompt_ids, service.tokenizer)
-    answer = ResponseAnswer(service.tokenizer, params, opened, constraint.may_call)
+    params = await held(params, structure, opened, service.tokenizer)
+    may_call = structure.choice.mode != "none"
+    answer = ResponseAnswer(service.tokenizer, params, opened, may_call)
     name = item_id("resp")
     output = Output(service.tokenizer, body.includes(LOGPROBS), body.includes(ENCRYPTED))
     head = head_of(body, params, name, service.model, is_stored)
@@ -99,21 +102,22 @@ def turn_of(service: Service, body: ResponseBody) -> Turn:
 
 
 async def prompt_of(
-    request: Request, body: ResponseBody, turn: Turn, constraint: Constraint
+    request: Request, body: ResponseBody, turn: Turn, structure: Structure
 ) -> list[int]:
     """Token ids of the prompt. Raises ApiError."""
     service = service_of(request)
-    args = (service, body, turn, constraint)
+    args = (service, body, turn, structure)
     size = request.state.body_bytes + turn.total_bytes
     return await asyncio.to_thread(_render, *args) if size >= IN_A_THREAD else _render(*args)
 
 
-def _render(service: Service, body: ResponseBody, turn: Turn, constraint: Constraint) -> list[int]:
+def _render(service: Service, body: ResponseBody, turn: Turn, structure: Structure) -> list[int]:
     items = turn.context()
     chat, origins = to_chat(items, body.instructions)
-    tools = to_tools(body.tools)
-    offered = tools if constraint.may_call else None
-    options = ChatOptions(body.effort, service.settings.conversation_date, offered)
+    offered = None if structure.choice.mode == "none" else structure.tools
+    told = None if structure.form is None else structure.form.told
+    date = service.settings.conversation_date
+    options = ChatOptions(body.effort, date, offered, told)
 
     def render(messages: list[dict[str, Any]]) -> list[int]:
         return service.prompts.ids(messages, options)

@@ -36,6 +36,7 @@ PARAMS = [
     ({"logprobs": True}, {"logprobs": 0}),
     ({"logprobs": True, "top_logprobs": 4}, {"logprobs": 4}),
     ({"logprobs": False}, {"logprobs": None}),
+    ({"allowed_token_ids": [4, 5]}, {"allowed_token_ids": [4, 5]}),
 ]
 THOUGHT = len(TOKENIZER.encode("Hm."))
 NOTHING = dict.fromkeys(("temperature", "stop", "n", "seed", "max_tokens", "stream"))
@@ -126,10 +127,6 @@ def test_reasoning_may_be_mirrored():
 
 IMAGE = {"role": "user", "content": [{"type": "image_url"}]}
 REFUSED = [
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-    ({"tool_choice": "required"}, "tool_choice"),
-    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"reasoning_effort": "none"}, "reasoning_effort"),
     ({"reasoning": {"max_tokens": 5}}, "reasoning.max_tokens"),
     ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "reasoning_effort"),

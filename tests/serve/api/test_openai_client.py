@@ -154,7 +154,7 @@ def test_plain_completions_go_on_from_rendered_prompts(client, running):
     "changes, kind",
     [
         ({"model": "gpt-5"}, openai.NotFoundError),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError),
+        ({"response_format": {"type": "xml"}}, openai.BadRequestError),
         ({"max_tokens": 10_000}, openai.BadRequestError),
         ({"messages": []}, openai.BadRequestError),
     ],
@@ -162,7 +162,7 @@ def test_plain_completions_go_on_from_rendered_prompts(client, running):
 def test_errors(client, changes, kind):
     with pytest.raises(kind) as error:
         client.chat.completions.create(**({"messages": EAGLE} | GREEDY | changes))
-    assert error.value.body["message"] and error.value.param in {*changes, "messages"}
+    assert error.value.body["message"] and error.value.param.split(".")[0] in {*changes, "messages"}
 
 
 def test_a_client_that_leaves_frees_the_engine(running):

@@ -152,7 +152,7 @@ def test_input_tokens(client, eagle):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"text": {"format": {"type": "json_object"}}},
+        {"text": {"format": {"type": "xml"}}},
         {"tool_choice": "required"},
         {"max_output_tokens": 10_000},
         {"input": [{"type": "web_search_call"}]},

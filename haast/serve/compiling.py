@@ -1,0 +1,60 @@
+"""Compiling: calls that wait for their grammars, beside an engine that goes on."""
+
+from collections.abc import Container
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+
+from haast.engine.masks import Grammars
+from haast.serve.messages import Submit
+
+
+class Compiling:
+    """Has grammars compiled in a thread; most are there already or within milliseconds.
+
+    grammars  None = no call has to wait, and the engine refuses those with a grammar
+    """
+
+    def __init__(self, grammars: Grammars | None) -> None:
+        self._grammars = grammars
+        self._calls: list[tuple[Submit, Future[None]]] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def warm(self) -> None:
+        """Have the thread read the vocabulary, before a grammar needs it."""
+        if self._grammars is not None:
+            self._thread.submit(self._grammars.warm)
+
+    def add(self, call: Submit) -> bool:
+        """Whether a call has to wait; `take` gives it back."""
+        text, grammars = call.params.grammar, self._grammars
+        if text is None or grammars is None or grammars.is_compiled(text):
+            return False
+        self._calls.append((call, self._thread.submit(grammars.compile, text)))
+        return True
+
+    def cancel(self, numbers: Container[int]) -> None:
+        """Forget waiting calls all of whose answers are among these."""
+        self._calls = [
+            (call, done)
+            for call, done in self._calls
+            if not all(call.number + index in numbers for index in range(call.params.n))
+        ]
+
+    def take(self) -> list[Submit]:
+        """Calls that need not wait any more, in their order; what is no grammar is found out again
+        when the call is submitted.
+        """
+        ready, waiting = [], []
+        for call, done in self._calls:
+            if done.done():  # asked once: it may become so at any time
+                ready.append(call)
+            else:
+                waiting.append((call, done))
+        self._calls = waiting
+        return ready
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "grammars")
