@@ -8,7 +8,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from haast.cli.serve import command
+from haast.cli.serve import IGNORED, command
 from haast.engine.sampling_params import MAX_LOGPROBS, MAX_SEQUENCES
 from haast.serve import fields
 from haast.serve.app import ENDPOINTS
@@ -36,7 +36,7 @@ SAID = {"model_path", "devices", "max_length", "max_batch_size", "models"}
 def test_an_option(option):
     names = {*option.opts, *option.secondary_opts}
     assert names <= SPANS
-    if option.name in ("reasoning_parser", "tool_call_parser", "enable_auto_tool_choice"):
+    if option.name in IGNORED:
         return
     also, default, *_ = ROWS[option.opts[0]]
     assert set(re.findall(r"`(--?[\w-]+)`", also)) == names - {option.opts[0]}

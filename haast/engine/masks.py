@@ -141,15 +141,23 @@ class MaskFiller:
         matcher = constraint.matcher
         if matcher is not None and (why := matcher.why_stuck) is not None:
             return f"the grammar is stuck: {why}"
-        must_go_on = len(request.output_ids) < request.params.min_tokens
-        if constraint.allowed is None and not must_go_on:
-            return None
-        left = int.from_bytes(mask, "little")
         if constraint.allowed is not None:
-            left &= constraint.allowed
-        if must_go_on:
-            left = left & ~mask_of(request.end_ids) or left
-        if not left:
-            return "no token is left to go on with: allowed_token_ids has none that may come next"
-        mask[:] = left.to_bytes(self.size, "little")
+            left = int.from_bytes(mask, "little") & constraint.allowed
+            if not left:
+                return (
+                    "no token is left to go on with: allowed_token_ids has none that may come next"
+                )
+            mask[:] = left.to_bytes(self.size, "little")
+        if len(request.output_ids) < request.params.min_tokens:
+            _leave_out_ends(request, mask)
         return None
+
+
+def _leave_out_ends(request: "Request", mask: memoryview) -> None:
+    """Unless nothing else is left; a few bytes at a time, as every row has this at every step."""
+    before = [(token_id // 8, mask[token_id // 8]) for token_id in request.end_ids]
+    for token_id in request.end_ids:
+        mask[token_id // 8] &= ~(1 << token_id % 8) & 0xFF
+    if not bytes(mask).strip(b"\0"):
+        for at, byte in before:
+            mask[at] = byte

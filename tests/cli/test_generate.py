@@ -214,7 +214,7 @@ def test_options_fill_the_sampling_settings(haast, monkeypatch):
     assert haast("generate", "--prompt", "Hi", *words).code == 0
     assert given[1:] == [SamplingParams(**SAMPLING)]
     left_out = {f.name for f in fields(SamplingParams)} - {*SAMPLING}
-    assert left_out == {"logit_bias", "n", "logprobs"}
+    assert left_out == {"allowed_token_ids", "grammar", "logit_bias", "logprobs", "n"}
 
 
 def test_same_seed_same_tokens(haast):

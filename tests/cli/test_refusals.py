@@ -83,7 +83,7 @@ def test_missing_prompt(refused):
 def test_a_mistyped_flag_or_command_is_answered_with_the_right_one(refused):
     assert "--prompt" in refused("generate", "--promt", "Hello")
     assert refused("generat") == "no command 'generat'; did you mean generate?"
-    everything = "there are bench, coherence, generate, make-checkpoint, ops, profile, serve"
+    everything = "there are bench, chat, coherence, generate, make-checkpoint, ops, profile, serve"
     assert refused("xyzzy") == f"no command 'xyzzy'; {everything}"
 
 

@@ -47,7 +47,6 @@ REFUSED_IN_RESPONSES = {
     "background_options": _NONE,
     "access_programs": _NONE,
     "image": _NONE,
-    "prompt_cache_options": _NONE,
 }
 _VALUES: dict[str, tuple[Any, ...]] = {
     "n": (1,),
