@@ -35,21 +35,25 @@ class Compiling:
         return True
 
     def cancel(self, numbers: Container[int]) -> None:
-        """Forget waiting calls all of whose answers are among these."""
-        self._calls = [
-            (call, done)
-            for call, done in self._calls
-            if not all(call.number + index in numbers for index in range(call.params.n))
-        ]
+        """Forget waiting calls all of whose answers are among these, and their grammars."""
+        waiting = []
+        for call, done in self._calls:
+            if all(call.number + index in numbers for index in range(call.params.n)):
+                done.cancel()  # nothing happens if it is under way
+            else:
+                waiting.append((call, done))
+        self._calls = waiting
 
-    def take(self) -> list[Submit]:
-        """Calls that need not wait any more, in their order; what is no grammar is found out again
-        when the call is submitted.
+    def take(self) -> list[tuple[Submit, str | None]]:
+        """Calls that need not wait any more, in their order, and what is wrong with the grammar of
+        each: to find it out again would take the engine's time.
         """
-        ready, waiting = [], []
+        ready: list[tuple[Submit, str | None]] = []
+        waiting = []
         for call, done in self._calls:
             if done.done():  # asked once: it may become so at any time
-                ready.append(call)
+                error = done.exception()
+                ready.append((call, None if error is None else str(error)))
             else:
                 waiting.append((call, done))
         self._calls = waiting

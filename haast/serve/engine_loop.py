@@ -114,8 +114,11 @@ class EngineLoop:
                 self._cancel(message)
             else:
                 raise AssertionError(message)
-        for call in self._compiling.take() if self._compiling else ():
-            self._submit(call)
+        for call, error in self._compiling.take() if self._compiling else ():
+            if error is None:
+                self._submit(call)
+            else:
+                self.channel.send(Refused(call.number, False, error))
         outputs = self._step() if self.engine.has_work else []
         told = self._stepped(outputs)
         told.stats = self._stats_if_due()

@@ -40,14 +40,16 @@ class Structure:
         return is_limited or self.form is not None or self.thinking_budget is not None
 
     def grammar(self, tokenizer: Tokenizer) -> str:
-        """What the reply may be; the tools must have been rendered, and so be well-formed.
+        """What the reply may be. Tools that may be called must have been rendered, and so be
+        well-formed; with `none` nobody looks at them.
 
         Raises ApiError 400 naming the field.
         """
         budget = self.thinking_budget
         if budget is not None and budget < 0:
             raise invalid("thinking_token_budget", "thinking_token_budget must be at least 0")
-        names = [_function(tool)["name"].removeprefix("functions.") for tool in self.tools]
+        offered = () if self.choice.mode == "none" else self.tools
+        names = [_function(tool)["name"].removeprefix("functions.") for tool in offered]
         check_names(self.choice, names)
         calls = [
             self._call(index, name) for index, name in enumerate(names) if self.choice.allows(name)

@@ -199,6 +199,12 @@ def test_refusals_of_chats_name_the_field(api, body, param, why):
     assert named == param and why in message
 
 
+@pytest.mark.parametrize("tool", [{}, {"type": "function"}, {"type": "function", "function": {}}])
+def test_tools_that_may_not_be_called_are_not_looked_at(api, tool):
+    body = {"tools": [tool], "tool_choice": "none", "guided_choice": ["a"]}
+    assert [*grammars(api, **body)] == [None, "answer"]
+
+
 def test_what_cannot_be_enforced_is_left_out_of_loose_schemas(api):
     assert api.chat(response_format=format_of(NOT)).status_code == 200
     assert api.chat(tools=[LOOSE], tool_choice="required").status_code == 200
