@@ -26,13 +26,21 @@ class Compiling:
         if self._grammars is not None:
             self._thread.submit(self._grammars.warm)
 
-    def add(self, call: Submit) -> bool:
-        """Whether a call has to wait; `take` gives it back."""
+    @property
+    def num_answers(self) -> int:
+        """Of all calls that wait."""
+        return sum(call.params.n for call, _ in self._calls)
+
+    def must_wait(self, call: Submit) -> bool:
+        """Whether the grammar of a call has yet to be compiled."""
         text, grammars = call.params.grammar, self._grammars
-        if text is None or grammars is None or grammars.is_compiled(text):
-            return False
-        self._calls.append((call, self._thread.submit(grammars.compile, text)))
-        return True
+        return not (text is None or grammars is None or grammars.is_compiled(text))
+
+    def add(self, call: Submit) -> None:
+        """Have a call wait that must; `take` gives it back."""
+        assert self._grammars is not None, call
+        done = self._thread.submit(self._grammars.compile, call.params.grammar or "")
+        self._calls.append((call, done))
 
     def cancel(self, numbers: Container[int]) -> None:
         """Forget waiting calls all of whose answers are among these, and their grammars."""
