@@ -30,12 +30,6 @@ DRAWN = {"model": "haast-tiny", "temperature": 1.0, "max_tokens": 120, "reasonin
 SHORT = {"extra_body": {"thinking_token_budget": 4}}
 
 
-@pytest.fixture(scope="module")
-def client(running):
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as found:
-        yield found
-
-
 def ask(client, **body):
     """All choices, of which none was cut."""
     made = client.chat.completions.create(**({"messages": EAGLE} | DRAWN | SHORT | body))
