@@ -65,6 +65,12 @@ def check_piece(field: str, piece: Piece) -> None:
         raise invalid(field, f"{field}: {why}")
 
 
+def check_flag(field: str, given: object) -> None:
+    """Raise ApiError 400 if a field that may be given is neither true nor false."""
+    if given is not None and not isinstance(given, bool):
+        raise invalid(field, f"{field} must be true or false")
+
+
 def schema_piece(field: str, schema: object, *, is_strict: bool) -> Piece:
     """JSON of the schema that a field gives. Raises ApiError 400 if it is no object."""
     if not isinstance(schema, Mapping):
@@ -97,6 +103,7 @@ def _of_json_schema(field: str, given: object) -> Format:
     for key, value in (("name", name), ("description", description)):
         if not isinstance(value, str):
             raise invalid(f"{field}.{key}", f"{field}.{key} must be a string")
+    check_flag(f"{field}.strict", given.get("strict"))
     schema = given.get("schema")
     piece = schema_piece(f"{field}.schema", schema, is_strict=given.get("strict") is True)
     return Format(f"{field}.schema", piece, ResponseFormat(name, _compact(schema), description))

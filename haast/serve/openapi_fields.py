@@ -9,14 +9,19 @@ _EFFORTS = ["low", "medium", "high", "minimal", "xhigh", "max"]
 _PENALTY: Schema = {"minimum": -2, "maximum": 2, "default": 0}
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 """Fields that may be no larger than an answer can be"""
+FLAG: Schema = {"type": ["boolean", "null"]}
 STRICT: Schema = {
-    "description": "true = arguments always follow `parameters`, of which nothing is left out."
+    **FLAG,
+    "description": "true = arguments always follow `parameters`, of which nothing is left out.",
 }
 """Of a tool"""
 
 
-def answer_format(name: str, schema: Schema) -> Schema:
-    """A field that says what an answer has to be; `name` is the part of it that has a schema."""
+def answer_format(**parts: Schema) -> Schema:
+    """A field that says what an answer has to be.
+
+    parts  of one of type json_schema; all but flags are needed
+    """
     plain: Schema = {
         "type": "object",
         "required": ["type"],
@@ -24,8 +29,8 @@ def answer_format(name: str, schema: Schema) -> Schema:
     }
     of_schema: Schema = {
         "type": "object",
-        "required": ["type", name],
-        "properties": {"type": {"const": "json_schema"}, name: schema},
+        "required": ["type", *(name for name, part in parts.items() if part != FLAG)],
+        "properties": {"type": {"const": "json_schema"}, **parts},
     }
     return {
         "description": "The format that the answer must have.",
@@ -112,7 +117,9 @@ FIELDS: dict[str, Schema] = {
     "ignore_eos": {"description": "Go on after the model's own stop tokens.", "default": False},
     "thinking_token_budget": {"description": "Tokens that the reasoning may take.", "minimum": 0},
     # what it may look like
-    "response_format": answer_format("json_schema", {"type": "object", "required": ["schema"]}),
+    "response_format": answer_format(
+        json_schema={"type": "object", "required": ["schema"], "properties": {"strict": FLAG}}
+    ),
     "structured_outputs": {
         "description": "vLLM's way to ask for a format: json, regex, choice, grammar, json_object."
     },

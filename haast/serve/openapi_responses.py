@@ -1,7 +1,7 @@
 """What /openapi.json says of the Responses API: its fields, its items and its answers."""
 
 from haast.serve.openapi_answers import Schema, ref
-from haast.serve.openapi_fields import STRICT, answer_format
+from haast.serve.openapi_fields import FLAG, STRICT, answer_format
 from haast.serve.openapi_messages import NAME
 from haast.serve.openapi_rules import STREAM_RULE
 from haast.serve.responses_api.body import INCLUDABLE, LOGPROBS, MOVED, REFUSED_IN_RESPONSES
@@ -57,7 +57,7 @@ FIELDS: dict[str, Schema] = {
         "default": "disabled",
     },
     "text": {"description": "What the answer is to look like."},
-    "format": answer_format("schema", {"type": "object"}),
+    "format": answer_format(schema={"type": "object"}, strict=FLAG),
     "verbosity": {"description": "How much to say.", "enum": ["medium"]},
     "summary": {"description": "The best there is, which is none.", "enum": ["auto"]},
     "generate_summary": {"description": "Older name of summary.", "enum": ["auto"]},

@@ -9,7 +9,7 @@ from haast.engine.request import SamplingParams
 from haast.grammars import json_piece
 from haast.harmony import CallRule, ReplyRules, Tokenizer, reply_grammar
 from haast.serve.errors import invalid
-from haast.serve.formats import Format, check_piece, schema_piece
+from haast.serve.formats import Format, check_flag, check_piece, schema_piece
 from haast.serve.tool_choice import ToolChoice, check_names
 
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -38,6 +38,12 @@ class Structure:
         has_strict_tools = choice.mode != "none" and any(map(_is_strict, self.tools))
         is_limited = choice.mode == "required" or choice.names is not None or has_strict_tools
         return is_limited or self.form is not None or self.thinking_budget is not None
+
+    def check_strict(self) -> None:
+        """Raise ApiError 400 if `strict` of a tool that may be called is no flag."""
+        for index, tool in enumerate(self.tools if self.choice.mode != "none" else ()):
+            field = self.parameters.format(index).removesuffix("parameters") + "strict"
+            check_flag(field, _function(tool).get("strict"))
 
     def grammar(self, tokenizer: Tokenizer) -> str:
         """What the reply may be. Tools that may be called must have been rendered, and so be
@@ -77,9 +83,11 @@ async def held(
 ) -> SamplingParams:
     """The same params, with a grammar if the structure needs one.
 
-    opened  ids of the message that the prompt leaves open
+    structure  its tools have been rendered, unless none may be called
+    opened     ids of the message that the prompt leaves open
     Raises ApiError 400 naming the field.
     """
+    structure.check_strict()
     if not structure.needs_grammar:
         return params
     if opened:

@@ -138,6 +138,11 @@ REFUSED = [
         "response_format.json_schema.schema",
         "sting",
     ),
+    (
+        {"response_format": format_of({}, strict="yes")},
+        "response_format.json_schema.strict",
+        "true or false",
+    ),
     ({"guided_json": "{"}, "guided_json", "no JSON"),
     ({"guided_json": "[1]"}, "guided_json", "an object"),
     ({"guided_json": NOT}, "guided_json", "not"),
@@ -181,6 +186,11 @@ REFUSED_IN_CHAT = [
         "'required'",
     ),
     ({"tools": [STRICT]}, "tools[0].function.parameters", "not"),
+    (
+        {"tools": [BARE, {"type": "function", "function": {"name": "f", "strict": 1}}]},
+        "tools[1].function.strict",
+        "true or false",
+    ),
     ({"thinking_token_budget": -1}, "thinking_token_budget", "at least 0"),
     ({"thinking_token_budget": 1.5}, "thinking_token_budget", "integer"),
 ]
