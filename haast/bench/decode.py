@@ -17,6 +17,7 @@ from haast.bench.whole_model import (
     submit,
     watching,
 )
+from haast.model.kv_cache import CACHE_DTYPES
 
 SKIPPED = 4
 """Steps of a full batch that do not count: the first runs eagerly, the second is captured"""
@@ -63,7 +64,8 @@ def _row(
     """
     config = subject.config
     most = float(min(config.num_experts, batch * config.num_active_experts))
-    work = decode_work(config, batch, context, experts or most)
+    cache_bytes = CACHE_DTYPES[subject.plan.memory.cache_format].itemsize
+    work = decode_work(config, batch, context, experts or most, cache_bytes)
     return {
         "batch": batch,
         "context": context,

@@ -132,8 +132,13 @@ def watching(loaded: Loaded) -> Iterator[Watch]:
         del loaded.runner.launch  # the class's own is found again
 
 
-def decode_work(config: ModelConfig, batch: int, context: int, num_experts: float) -> Work:
-    """One decode step: weights of what is active, keys and values, FLOP of the dense parts."""
+def decode_work(
+    config: ModelConfig, batch: int, context: int, num_experts: float, cache_bytes: int = BF16
+) -> Work:
+    """One decode step: weights of what is active, keys and values, FLOP of the dense parts.
+
+    cache_bytes  of a number in the KV cache
+    """
     heads = config.num_heads * config.head_dim
     head_size = config.vocab_size * config.hidden_size
     attention = config.hidden_size * (config.qkv_size + heads)
@@ -141,7 +146,11 @@ def decode_work(config: ModelConfig, batch: int, context: int, num_experts: floa
     expert_bytes = expert * (1 / 2 + 1 / GROUP)
     dense = BF16 * (attention + config.hidden_size * config.num_experts)
     layer = dense + num_experts * expert_bytes
-    nbytes = config.num_layers * layer + BF16 * head_size + batch * _kv_bytes(config, context)
+    nbytes = (
+        config.num_layers * layer
+        + BF16 * head_size
+        + batch * cache_bytes * _num_cached(config, context)
+    )
     active = config.num_active_experts * expert
     token_flop = 2 * (config.num_layers * (attention + active) + head_size)
     return Work(int(nbytes), batch * token_flop)
@@ -165,7 +174,7 @@ def _num_scores(num_tokens: int, window: int | None) -> int:
     return seen * (seen + 1) // 2 + (num_tokens - seen) * seen
 
 
-def _kv_bytes(config: ModelConfig, context: int) -> int:
-    """Keys and values that the next token of one request reads."""
-    token = 2 * BF16 * config.num_kv_heads * config.head_dim
+def _num_cached(config: ModelConfig, context: int) -> int:
+    """Numbers in keys and values that the next token of one request reads."""
+    token = 2 * config.num_kv_heads * config.head_dim
     return sum(token * min(window or context, context) for window in config.windows)

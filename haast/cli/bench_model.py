@@ -122,6 +122,7 @@ def _document(
         model=subject.plan.model_path.name,
         load_format=options["load_format"],
         encoding=subject.plan.encoding,
+        cache_format=subject.plan.memory.cache_format,
         load_s=subject.load_s,
         kv_bytes=subject.plan.memory.kv_bytes,
         ceilings=vars(ceilings),

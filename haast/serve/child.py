@@ -71,6 +71,7 @@ class Child:
                 str(child._folder),
                 stdin=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # signals to the server's group are the server's alone
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
             )
         except BaseException:

@@ -6,7 +6,6 @@ it, or is dead.
 
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -58,7 +57,6 @@ def main(folder: Path, load: Loader = load_engine) -> int:
     load     makes the engine
     returns  exit status: 2 if the engine cannot be loaded as wished, 1 if it died
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which may drain first
     Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     channel = Channel(folder)
     try:

@@ -25,6 +25,7 @@ def test_bytes_of_a_decode_step():
     assert decode_work(REAL, 3, 100, 4).nbytes - decode_work(REAL, 1, 100, 4).nbytes == (
         2 * 2048 * 24 * 100
     )
+    assert decode_work(REAL, 1, 1000, 4).nbytes - decode_work(REAL, 1, 1000, 4, 1).nbytes == kv // 2
     assert decode_work(REAL, 1, 1000, 4).floor_us(CEILINGS) == pytest.approx(1204, abs=2)
 
 

@@ -1,7 +1,5 @@
 """The dense product of few tokens against fp64. Runs on a Hopper GPU only."""
 
-from itertools import product
-
 import pytest
 import torch
 
@@ -73,20 +71,3 @@ def test_tokens_are_read_after_the_kernel_that_writes_them():
 def test_no_rows_and_no_tokens():
     x, weight = (torch.ones(n, 64, dtype=torch.bfloat16, device=DEVICE) for n in (2, 0))
     assert MMA.fn(x, weight, None).shape == (2, 0) and MMA.fn(weight, x, None).shape == (0, 2)
-
-
-def test_who_serves_a_call():
-    def table(num_tokens, k=2880, dtype=torch.bfloat16):
-        x = torch.empty(num_tokens, k, dtype=dtype, device="meta")
-        return linear.table(x, torch.empty(32, k, dtype=dtype, device="meta"), None)
-
-    for num_tokens, k in product((1, 16), (2880, 4096)):
-        assert [v.runs for v in table(num_tokens, k)] == [True, False, False, False]
-    reasons = {
-        "takes up to 16 tokens, got 17": table(17),
-        "takes torch.bfloat16, got torch.float32": table(1, dtype=torch.float32),
-        "takes rows of a multiple of 64, got 96": table(1, 96),
-        "16 rows of 8192 do not fit into shared memory": table(16, 8192),
-    }
-    for reason, verdicts in reasons.items():
-        assert verdicts[0].reason == reason and verdicts[1].runs

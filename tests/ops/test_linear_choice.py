@@ -1,0 +1,49 @@
+"""Who serves a dense product, and how the kernel of few tokens cuts it. Needs no GPU."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from haast.ops import linear
+from haast.ops.linear import cuda_mma
+
+WARPS = 132 * 8
+MODEL = ((5120, 2880), (2880, 4096), (32, 2880), (128, 2880), (201_088, 2880))
+"""N and K of qkv, o, both models' routers and the head"""
+
+
+def test_who_serves_a_call():
+    def table(num_tokens, k=2880, dtype=torch.bfloat16):
+        x = torch.empty(num_tokens, k, dtype=dtype, device="meta")
+        return linear.table(x, torch.empty(32, k, dtype=dtype, device="meta"), None)
+
+    for num_tokens, k in product((1, 16), (2880, 4096)):
+        assert [v.runs for v in table(num_tokens, k)] == [True, False, False, False]
+    reasons = {
+        "takes up to 16 tokens, got 17": table(17),
+        "takes torch.bfloat16, got torch.float32": table(1, dtype=torch.float32),
+        "takes rows of a multiple of 64, got 96": table(1, 96),
+        "16 rows of 8192 do not fit into shared memory": table(16, 8192),
+    }
+    for reason, verdicts in reasons.items():
+        assert verdicts[0].reason == reason and verdicts[1].runs
+
+
+@pytest.mark.parametrize("shape", [*MODEL, (1, 64), (9000, 64), (5000, 5056)], ids=str)
+@pytest.mark.parametrize("num_tokens", [1, 2, 8, 9, 16])
+def test_every_row_comes_in_pieces_that_fit(shape, num_tokens):
+    num_rows, k = shape
+    piece, rows, stages = cuda_mma._tiling(num_tokens, 2 * k, num_rows, WARPS)
+    assert piece % 128 == 0 and 0 < piece <= -(-2 * k // 128) * 128
+    assert 1 <= rows <= 8 and rows >= min(8, num_rows // WARPS)
+    assert 1 <= stages <= 3
+    used = cuda_mma._shared_bytes(num_tokens, 2 * k, piece, rows, stages)
+    assert used <= 227 * 1024
+
+
+def test_few_tokens_have_rings_of_several_kilobytes():
+    """Fewer bytes on their way, or pieces below 512 bytes, cost up to twice the time."""
+    for (num_rows, k), num_tokens in product(MODEL, (1, 8)):
+        piece, rows, stages = cuda_mma._tiling(num_tokens, 2 * k, num_rows, WARPS)
+        assert piece >= 512 and piece * rows * stages >= 8 * 1024
