@@ -112,9 +112,11 @@ def _of_json_schema(field: str, given: object) -> Format:
 def _of_structured_outputs(body: GenerationBody) -> Iterator[Format]:
     for key, value in (body.structured_outputs or {}).items():
         field = f"structured_outputs.{key}"
-        if key in _KINDS and value not in (None, False):
+        if value is None or value is False:
+            continue
+        if key in _KINDS:
             yield _made(field, key, value)
-        elif value not in (None, False):
+        else:
             message = f"{field} is not supported; allowed: {', '.join(_KINDS)}"
             raise invalid(field, message, code="unsupported_parameter")
 
@@ -129,6 +131,7 @@ def _of_guided(body: GenerationBody) -> Iterator[Format]:
 def _made(field: str, kind: str, value: Any) -> Format:
     """One of vLLM's kinds of formats."""
     if kind == "json_object":
+        check_flag(field, value)
         piece = json_piece(_ANY_OBJECT, is_strict=True)
         return Format(field, piece, ResponseFormat(kind, _compact(_ANY_OBJECT)))
     if kind == "json":

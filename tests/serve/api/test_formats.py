@@ -154,7 +154,8 @@ REFUSED = [
     ({"guided_grammar": "root ::= b"}, "guided_grammar", "b"),
     ({"guided_grammar": "start: b"}, "guided_grammar", "unknown name"),
     ({"guided_grammar": "what?"}, "guided_grammar", "Expected"),
-    ({"structured_outputs": {"regex": 4}}, "structured_outputs.regex", "a string"),
+    ({"structured_outputs": {"regex": 0}}, "structured_outputs.regex", "a string"),
+    ({"structured_outputs": {"json_object": 1}}, "structured_outputs.json_object", "true or false"),
     (
         {"structured_outputs": {"structural_tag": "x"}},
         "structured_outputs.structural_tag",
