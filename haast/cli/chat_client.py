@@ -6,7 +6,7 @@ the server's only dependency that is none of its own.
 
 import json
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.client import HTTPException, HTTPResponse
 from typing import Any, Literal, NamedTuple
 from urllib.error import HTTPError, URLError
@@ -44,7 +44,7 @@ class ChatClient:
     def model(self) -> str:
         """The first model that the server names. Raises ServerError."""
         with closing(self._open("/v1/models", None)) as response:
-            data = _document(response.read()).get("data")
+            data = _document(_read(response)).get("data")
         if not (isinstance(data, list) and data and isinstance(data[0], dict) and "id" in data[0]):
             raise ServerError(f"{self.url} names no model; give --model")
         return str(data[0]["id"])
@@ -72,7 +72,7 @@ class ChatClient:
             response: HTTPResponse = urlopen(request, timeout=SILENCE_S)
         except HTTPError as error:
             with error:
-                raise ServerError(f"{error.code}: {_message(error.read())}") from None
+                raise ServerError(f"{error.code}: {_message(_read(error))}") from None
         except URLError as error:
             raise ServerError(f"cannot reach {self.url}: {_reason(error.reason)}") from None
         except (OSError, HTTPException, ValueError) as error:
@@ -80,13 +80,24 @@ class ChatClient:
         return response
 
 
-def _events(response: HTTPResponse) -> Iterator[bytes]:
+@contextmanager
+def _connected() -> Iterator[None]:
     try:
+        yield
+    except (OSError, HTTPException) as error:
+        raise ServerError(f"the connection broke: {_reason(error)}") from None
+
+
+def _read(response: HTTPResponse | HTTPError) -> bytes:
+    with _connected():
+        return response.read()
+
+
+def _events(response: HTTPResponse) -> Iterator[bytes]:
+    with _connected():
         for line in response:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
-    except (OSError, HTTPException) as error:
-        raise ServerError(f"the connection broke: {_reason(error)}") from None
 
 
 def _deltas(delta: dict[str, Any]) -> Iterator[Delta]:

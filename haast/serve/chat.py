@@ -83,9 +83,8 @@ async def chat_ids(
     if isinstance(body, ChatBody):
         effort = _effort(body)
         tools = tools if body.tool_choice != "none" else None
-    effort = _EFFORTS.get(effort or "", effort or "medium")
     date = service.settings.conversation_date
-    options = ChatOptions(cast(Effort, effort), date, tools, told)
+    options = ChatOptions(cast(Effort, nearest_effort(effort)), date, tools, told)
     if is_large(request):
         return await asyncio.to_thread(service.prompts.ids, body.messages or [], options)
     return service.prompts.ids(body.messages or [], options)

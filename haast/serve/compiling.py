@@ -26,30 +26,42 @@ class Compiling:
         if self._grammars is not None:
             self._thread.submit(self._grammars.warm)
 
-    def add(self, call: Submit) -> bool:
-        """Whether a call has to wait; `take` gives it back."""
+    @property
+    def num_answers(self) -> int:
+        """Of all calls that wait."""
+        return sum(call.params.n for call, _ in self._calls)
+
+    def must_wait(self, call: Submit) -> bool:
+        """Whether the grammar of a call has yet to be compiled."""
         text, grammars = call.params.grammar, self._grammars
-        if text is None or grammars is None or grammars.is_compiled(text):
-            return False
-        self._calls.append((call, self._thread.submit(grammars.compile, text)))
-        return True
+        return not (text is None or grammars is None or grammars.is_compiled(text))
+
+    def add(self, call: Submit) -> None:
+        """Have a call wait that must; `take` gives it back."""
+        assert self._grammars is not None, call
+        done = self._thread.submit(self._grammars.compile, call.params.grammar or "")
+        self._calls.append((call, done))
 
     def cancel(self, numbers: Container[int]) -> None:
-        """Forget waiting calls all of whose answers are among these."""
-        self._calls = [
-            (call, done)
-            for call, done in self._calls
-            if not all(call.number + index in numbers for index in range(call.params.n))
-        ]
+        """Forget waiting calls all of whose answers are among these, and their grammars."""
+        waiting = []
+        for call, done in self._calls:
+            if all(call.number + index in numbers for index in range(call.params.n)):
+                done.cancel()  # nothing happens if it is under way
+            else:
+                waiting.append((call, done))
+        self._calls = waiting
 
-    def take(self) -> list[Submit]:
-        """Calls that need not wait any more, in their order; what is no grammar is found out again
-        when the call is submitted.
+    def take(self) -> list[tuple[Submit, str | None]]:
+        """Calls that need not wait any more, in their order, and what is wrong with the grammar of
+        each: to find it out again would take the engine's time.
         """
-        ready, waiting = [], []
+        ready: list[tuple[Submit, str | None]] = []
+        waiting = []
         for call, done in self._calls:
             if done.done():  # asked once: it may become so at any time
-                ready.append(call)
+                error = done.exception()
+                ready.append((call, None if error is None else str(error)))
             else:
                 waiting.append((call, done))
         self._calls = waiting

@@ -46,6 +46,8 @@ class Connection(HttpToolsProtocol):
     _late: asyncio.TimerHandle | None = None
     """runs while a head is awaited or read"""
     _num_head_bytes = 0
+    _num_read = 0
+    """requests whose bodies have come"""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -73,9 +75,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """A piece of what the client sends; counted until its headers are complete."""
+        """A piece of what the client sends; counted until its headers are complete, but for a piece
+        in which the request before ends.
+        """
+        count = self._num_read
         super().data_received(data)
-        if self._late is not None:
+        if self._late is not None and count == self._num_read:
             self._num_head_bytes += len(data)
             if self._num_head_bytes > MAX_HEAD_BYTES:
                 limit = f"{MAX_HEAD_BYTES} bytes"
@@ -92,6 +97,10 @@ class Connection(HttpToolsProtocol):
         while self._requests and self._requests[0].response_complete:
             self._requests.popleft()
         self._requests.append(self.cycle)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._num_read += 1
 
     def _await_head(self) -> None:
         self._num_head_bytes = 0

@@ -108,19 +108,33 @@ class EngineLoop:
         has_work = self.engine.has_work
         for message in self.channel.receive(0 if has_work else self._patience_ms()):
             if isinstance(message, Submit):
-                if not self._compiling.add(message):
-                    self._submit(message)
+                self._accept(message)
             elif isinstance(message, Cancel):
                 self._cancel(message)
             else:
                 raise AssertionError(message)
-        for call in self._compiling.take() if self._compiling else ():
-            self._submit(call)
+        for call, error in self._compiling.take() if self._compiling else ():
+            if error is None:
+                self._submit(call)
+            else:
+                self.channel.send(Refused(call.number, False, error))
         outputs = self._step() if self.engine.has_work else []
         told = self._stepped(outputs)
         told.stats = self._stats_if_due()
         if outputs or told.stats is not None:
             self.channel.send(told)
+
+    def _accept(self, call: Submit) -> None:
+        """Submit a call, or have it wait for its grammar, which counts as waiting in the queue."""
+        waiting = self._compiling
+        if not waiting.must_wait(call):
+            self._submit(call)
+        elif self.engine.has_room(waiting.num_answers + call.params.n):
+            waiting.add(call)
+        else:
+            limit = f"max_queue_size {self.engine.limits.max_queue_size}"
+            message = f"{waiting.num_answers} requests wait for grammars; more exceed {limit}"
+            self.channel.send(Refused(call.number, True, message))
 
     def _submit(self, call: Submit) -> None:
         prompt = array("i", call.prompt).tolist()
@@ -214,7 +228,7 @@ class EngineLoop:
         scheduler, full = self.engine.scheduler, self.engine.kv.full
         return EngineStats(
             num_running=scheduler.num_running,
-            num_waiting=len(scheduler.waiting),
+            num_waiting=len(scheduler.waiting) + self._compiling.num_answers,
             kv_usage=1 - full.num_available / full.num_pages,
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,

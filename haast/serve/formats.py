@@ -65,6 +65,12 @@ def check_piece(field: str, piece: Piece) -> None:
         raise invalid(field, f"{field}: {why}")
 
 
+def check_flag(field: str, given: object) -> None:
+    """Raise ApiError 400 if a field that may be given is neither true nor false."""
+    if given is not None and not isinstance(given, bool):
+        raise invalid(field, f"{field} must be true or false")
+
+
 def schema_piece(field: str, schema: object, *, is_strict: bool) -> Piece:
     """JSON of the schema that a field gives. Raises ApiError 400 if it is no object."""
     if not isinstance(schema, Mapping):
@@ -97,6 +103,7 @@ def _of_json_schema(field: str, given: object) -> Format:
     for key, value in (("name", name), ("description", description)):
         if not isinstance(value, str):
             raise invalid(f"{field}.{key}", f"{field}.{key} must be a string")
+    check_flag(f"{field}.strict", given.get("strict"))
     schema = given.get("schema")
     piece = schema_piece(f"{field}.schema", schema, is_strict=given.get("strict") is True)
     return Format(f"{field}.schema", piece, ResponseFormat(name, _compact(schema), description))
@@ -105,9 +112,11 @@ def _of_json_schema(field: str, given: object) -> Format:
 def _of_structured_outputs(body: GenerationBody) -> Iterator[Format]:
     for key, value in (body.structured_outputs or {}).items():
         field = f"structured_outputs.{key}"
-        if key in _KINDS and value not in (None, False):
+        if value is None or value is False:
+            continue
+        if key in _KINDS:
             yield _made(field, key, value)
-        elif value not in (None, False):
+        else:
             message = f"{field} is not supported; allowed: {', '.join(_KINDS)}"
             raise invalid(field, message, code="unsupported_parameter")
 
@@ -122,6 +131,7 @@ def _of_guided(body: GenerationBody) -> Iterator[Format]:
 def _made(field: str, kind: str, value: Any) -> Format:
     """One of vLLM's kinds of formats."""
     if kind == "json_object":
+        check_flag(field, value)
         piece = json_piece(_ANY_OBJECT, is_strict=True)
         return Format(field, piece, ResponseFormat(kind, _compact(_ANY_OBJECT)))
     if kind == "json":

@@ -1,8 +1,7 @@
 """What each field of a request means and takes, beyond the type that pydantic knows."""
 
-from typing import Any
+from haast.serve.openapi_answers import Schema
 
-Schema = dict[str, Any]
 TOKEN_ID: Schema = {"$ref": "#/components/schemas/TokenId"}
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 _TEXT: Schema = {"type": "string", "minLength": 1}
@@ -10,6 +9,34 @@ _EFFORTS = ["low", "medium", "high", "minimal", "xhigh", "max"]
 _PENALTY: Schema = {"minimum": -2, "maximum": 2, "default": 0}
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 """Fields that may be no larger than an answer can be"""
+FLAG: Schema = {"type": ["boolean", "null"]}
+STRICT: Schema = {
+    **FLAG,
+    "description": "true = arguments always follow `parameters`, of which nothing is left out.",
+}
+"""Of a tool"""
+
+
+def answer_format(**parts: Schema) -> Schema:
+    """A field that says what an answer has to be.
+
+    parts  of one of type json_schema; all but flags are needed
+    """
+    plain: Schema = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"enum": ["text", "json_object"]}},
+    }
+    of_schema: Schema = {
+        "type": "object",
+        "required": ["type", *(name for name, part in parts.items() if part != FLAG)],
+        "properties": {"type": {"const": "json_schema"}, **parts},
+    }
+    return {
+        "description": "The format that the answer must have.",
+        "anyOf": [plain, of_schema],
+    }
+
 
 FIELDS: dict[str, Schema] = {
     "model": {"description": "A name that /v1/models tells. Default: the first."},
@@ -90,24 +117,9 @@ FIELDS: dict[str, Schema] = {
     "ignore_eos": {"description": "Go on after the model's own stop tokens.", "default": False},
     "thinking_token_budget": {"description": "Tokens that the reasoning may take.", "minimum": 0},
     # what it may look like
-    "response_format": {
-        "description": "The format that the answer must have.",
-        "anyOf": [
-            {
-                "type": "object",
-                "required": ["type"],
-                "properties": {"type": {"enum": ["text", "json_object"]}},
-            },
-            {
-                "type": "object",
-                "required": ["type", "json_schema"],
-                "properties": {
-                    "type": {"const": "json_schema"},
-                    "json_schema": {"type": "object", "required": ["schema"]},
-                },
-            },
-        ],
-    },
+    "response_format": answer_format(
+        json_schema={"type": "object", "required": ["schema"], "properties": {"strict": FLAG}}
+    ),
     "structured_outputs": {
         "description": "vLLM's way to ask for a format: json, regex, choice, grammar, json_object."
     },

@@ -1,14 +1,10 @@
 """Schemas of what a conversation consists of, as `haast.harmony.from_chat` takes it."""
 
-from typing import Any
+from haast.serve.openapi_answers import Schema, ref
+from haast.serve.openapi_fields import STRICT
 
-Schema = dict[str, Any]
 NAME = r"^[^\s\x1c-\x1f\x85<{]+$"
 """Of a function. These control characters are blanks to Python, but not to the \\s of others"""
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _message(roles: list[str], about: str, required: list[str], **properties: Schema) -> Schema:
@@ -23,7 +19,7 @@ def _message(roles: list[str], about: str, required: list[str], **properties: Sc
 
 _CONTENT = {
     "description": "A text, or parts that are joined.",
-    "anyOf": [{"type": "string"}, {"type": "array", "items": _ref("TextPart")}],
+    "anyOf": [{"type": "string"}, {"type": "array", "items": ref("TextPart")}],
 }
 _REASONING = {
     "type": ["string", "null"],
@@ -32,7 +28,7 @@ _REASONING = {
 MESSAGES: dict[str, Schema] = {
     "Message": {
         "anyOf": [
-            _ref(name)
+            ref(name)
             for name in ("InstructionMessage", "UserMessage", "AssistantMessage", "ToolMessage")
         ]
     },
@@ -47,7 +43,7 @@ MESSAGES: dict[str, Schema] = {
         content={"anyOf": [*_CONTENT["anyOf"], {"type": "null"}]},
         reasoning=_REASONING,
         reasoning_content=_REASONING,
-        tool_calls={"type": ["array", "null"], "items": _ref("ToolCall")},
+        tool_calls={"type": ["array", "null"], "items": ref("ToolCall")},
         phase={
             "description": "commentary = said before calls.",
         },
@@ -116,6 +112,7 @@ MESSAGES: dict[str, Schema] = {
                         "type": ["object", "null"],
                         "description": "A JSON schema of the arguments, at most 100 levels deep.",
                     },
+                    "strict": STRICT,
                 },
             },
         },

@@ -1,12 +1,11 @@
 """What /openapi.json says of the Responses API: its fields, its items and its answers."""
 
-from typing import Any
-
+from haast.serve.openapi_answers import Schema, ref
+from haast.serve.openapi_fields import FLAG, STRICT, answer_format
 from haast.serve.openapi_messages import NAME
 from haast.serve.openapi_rules import STREAM_RULE
 from haast.serve.responses_api.body import INCLUDABLE, LOGPROBS, MOVED, REFUSED_IN_RESPONSES
 
-Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
 _MAYBE: Schema = {"type": ["string", "null"]}
 REFUSED = {
@@ -15,16 +14,12 @@ REFUSED = {
 """Fields that are not supported, those with another name here among them"""
 
 
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 FIELDS: dict[str, Schema] = {
     "input": {
         "description": "What the user says, or items; of a stored response they go on with it.",
         "anyOf": [
             {"type": "string", "minLength": 1},
-            {"type": "array", "items": _ref("InputItem"), "minItems": 1},
+            {"type": "array", "items": ref("InputItem"), "minItems": 1},
         ],
         "examples": ["What is a bald eagle?"],
     },
@@ -62,21 +57,7 @@ FIELDS: dict[str, Schema] = {
         "default": "disabled",
     },
     "text": {"description": "What the answer is to look like."},
-    "format": {
-        "description": "The format that the answer must have.",
-        "anyOf": [
-            {
-                "type": "object",
-                "required": ["type"],
-                "properties": {"type": {"enum": ["text", "json_object"]}},
-            },
-            {
-                "type": "object",
-                "required": ["type", "schema"],
-                "properties": {"type": {"const": "json_schema"}, "schema": {"type": "object"}},
-            },
-        ],
-    },
+    "format": answer_format(schema={"type": "object"}, strict=FLAG),
     "verbosity": {"description": "How much to say.", "enum": ["medium"]},
     "summary": {"description": "The best there is, which is none.", "enum": ["auto"]},
     "generate_summary": {"description": "Older name of summary.", "enum": ["auto"]},
@@ -91,7 +72,7 @@ FIELDS: dict[str, Schema] = {
     "ResponseBody.reasoning": {"description": "How to think, and what to tell of it."},
     "ResponseBody.tools": {
         "description": "Functions that the model may call.",
-        "items": _ref("FunctionTool"),
+        "items": ref("FunctionTool"),
     },
     "ResponseBody.top_logprobs": {
         "description": f"Of so many likeliest tokens; with {LOGPROBS} in include.",
@@ -162,7 +143,7 @@ _REASONING_PARTS = {"anyOf": [_parts("reasoning_text", "text"), {"type": "null"}
 SCHEMAS: dict[str, Schema] = {
     "InputItem": {
         "anyOf": [
-            _ref(name)
+            ref(name)
             for name in (
                 "InputMessage",
                 "ReasoningItem",
@@ -227,6 +208,7 @@ SCHEMAS: dict[str, Schema] = {
             "name": {"type": "string", "pattern": NAME},
             "description": _MAYBE,
             "parameters": {"type": ["object", "null"], "description": "A JSON schema."},
+            "strict": STRICT,
         },
     },
 }

@@ -1,6 +1,6 @@
 """What holds of several fields of a request together."""
 
-from haast.serve.openapi_fields import Schema
+from haast.serve.openapi_answers import Schema
 
 
 def _given(name: str, value: Schema) -> Schema:

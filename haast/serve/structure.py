@@ -9,7 +9,7 @@ from haast.engine.request import SamplingParams
 from haast.grammars import json_piece
 from haast.harmony import CallRule, ReplyRules, Tokenizer, reply_grammar
 from haast.serve.errors import invalid
-from haast.serve.formats import Format, check_piece, schema_piece
+from haast.serve.formats import Format, check_flag, check_piece, schema_piece
 from haast.serve.tool_choice import ToolChoice, check_names
 
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -39,15 +39,23 @@ class Structure:
         is_limited = choice.mode == "required" or choice.names is not None or has_strict_tools
         return is_limited or self.form is not None or self.thinking_budget is not None
 
+    def check_strict(self) -> None:
+        """Raise ApiError 400 if `strict` of a tool that may be called is no flag."""
+        for index, tool in enumerate(self.tools if self.choice.mode != "none" else ()):
+            field = self.parameters.format(index).removesuffix("parameters") + "strict"
+            check_flag(field, _function(tool).get("strict"))
+
     def grammar(self, tokenizer: Tokenizer) -> str:
-        """What the reply may be; the tools must have been rendered, and so be well-formed.
+        """What the reply may be. Tools that may be called must have been rendered, and so be
+        well-formed; with `none` nobody looks at them.
 
         Raises ApiError 400 naming the field.
         """
         budget = self.thinking_budget
         if budget is not None and budget < 0:
             raise invalid("thinking_token_budget", "thinking_token_budget must be at least 0")
-        names = [_function(tool)["name"].removeprefix("functions.") for tool in self.tools]
+        offered = () if self.choice.mode == "none" else self.tools
+        names = [_function(tool)["name"].removeprefix("functions.") for tool in offered]
         check_names(self.choice, names)
         calls = [
             self._call(index, name) for index, name in enumerate(names) if self.choice.allows(name)
@@ -75,9 +83,11 @@ async def held(
 ) -> SamplingParams:
     """The same params, with a grammar if the structure needs one.
 
-    opened  ids of the message that the prompt leaves open
+    structure  its tools have been rendered, unless none may be called
+    opened     ids of the message that the prompt leaves open
     Raises ApiError 400 naming the field.
     """
+    structure.check_strict()
     if not structure.needs_grammar:
         return params
     if opened:

@@ -28,6 +28,7 @@ class SlowGrammars:
     def __init__(self):
         self.may_go = Event()
         self.compiled = {}
+        self.tried = []
 
     def warm(self):
         self.compiled["warm"] = current_thread().name
@@ -37,6 +38,7 @@ class SlowGrammars:
 
     def compile(self, text):
         assert self.may_go.wait(20)
+        self.tried.append((text, current_thread().name))
         if text == "bad":
             raise RequestError("grammar: bad is none")
         self.compiled[text] = current_thread().name
@@ -50,10 +52,10 @@ class SlowGrammars:
 
 
 class Desk:
-    def __init__(self):
+    def __init__(self, **wishes):
         self.grammars = SlowGrammars()
         self.channel = FakeChannel()
-        engine = make_engine(EngineConfig(), grammars=self.grammars)
+        engine = make_engine(EngineConfig(**wishes), grammars=self.grammars)
         self.loop = EngineLoop(engine, self.channel)
 
     def turn(self, *messages):
@@ -114,10 +116,13 @@ def test_a_grammar_that_is_done_at_any_moment_loses_no_call():
         def done(self):
             return next(self.answers, True)
 
+        def exception(self):
+            return None
+
     compiling = Compiling(None)
     compiling._calls = [(submit(0, [1], grammar="x"), Future())]
     taken = compiling.take() + compiling.take()
-    assert [call.number for call in taken] == [0] and not compiling
+    assert [call.number for call, _ in taken] == [0] and not compiling
 
 
 def test_a_cancelled_call_is_forgotten(desk):
@@ -131,12 +136,37 @@ def test_a_cancelled_call_is_forgotten(desk):
     assert desk.told(2)[1] == "length"
 
 
+def test_a_grammar_that_nobody_waits_for_is_not_compiled(desk):
+    desk.turn(submit(0, [1], grammar="first"), submit(1, [1], grammar="dropped"))
+    desk.turn(Cancel([1]))
+    desk.grammars.may_go.set()
+    desk.turn(submit(2, [1], grammar="last"))
+    desk.run()
+    assert {text for text, _ in desk.grammars.tried} == {"first", "last"}
+
+
+def test_who_waits_for_a_grammar_waits_in_the_queue():
+    desk = Desk(max_queue_size=3)
+    desk.turn(*(submit(2 * i, [1], grammar=f"g{i}", n=2) for i in range(2)))
+    desk.turn(submit(4, [1], grammar="g2"))
+    (refused,) = [m for m in desk.channel.sent if isinstance(m, Refused)]
+    assert refused == Refused(2, True, "2 requests wait for grammars; more exceed max_queue_size 3")
+    assert desk.loop._stats().num_waiting == 3
+    desk.turn(Cancel([0, 1]))
+    assert desk.loop._stats().num_waiting == 1
+    desk.grammars.may_go.set()
+    desk.run()
+    assert desk.told(4)[1] == "length" and desk.told(0) == ([], None)
+
+
 def test_what_is_no_grammar_is_refused(desk):
     desk.grammars.may_go.set()
     desk.turn(submit(7, [1], grammar="bad"))
     desk.run()
     refused = [m for m in desk.channel.sent if isinstance(m, Refused)]
     assert refused == [Refused(7, False, "grammar: bad is none")]
+    ((_, thread),) = desk.grammars.tried
+    assert thread != current_thread().name, "the engine does not try it again"
 
 
 def test_the_vocabulary_is_read_in_the_thread():
@@ -144,12 +174,15 @@ def test_the_vocabulary_is_read_in_the_thread():
     grammars.may_go.set()
     compiling = Compiling(grammars)
     compiling.warm()
-    assert compiling.add(submit(0, [1], grammar="x")) and not compiling.add(submit(1, [1]))
+    assert not compiling.must_wait(submit(1, [1]))
+    call = submit(0, [1], grammar="x")
+    assert compiling.must_wait(call)
+    compiling.add(call)
     end = time.monotonic() + 20
     while not (ready := compiling.take()):
         assert time.monotonic() < end
         time.sleep(0.001)
-    assert [call.number for call in ready] == [0] and len(compiling) == 0
+    assert [(call.number, why) for call, why in ready] == [(0, None)] and len(compiling) == 0
     assert grammars.compiled["warm"] == grammars.compiled["x"] != current_thread().name
-    assert not Compiling(None).add(submit(0, [1], grammar="x"))
+    assert not Compiling(None).must_wait(call)
     Compiling(None).warm()

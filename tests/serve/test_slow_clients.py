@@ -176,6 +176,31 @@ def test_an_answer_may_take_longer_than_a_head(monkeypatch):
     run(work())
 
 
+def test_a_body_is_no_part_of_the_head_behind_it(monkeypatch):
+    monkeypatch.setattr(connection, "MAX_HEAD_BYTES", 200)
+
+    async def work():
+        script = lambda *_: [tokens(5), 0.2, tokens(5, end="length")]  # noqa: E731
+        async with serving(script) as (service, port, *_):
+            plain = await connect(port)
+            body = STREAM + b" " * 500
+            await send(plain, POST % len(body) + body + b"GET /ping HT")
+            await until(lambda: service.client.num_open == 1)
+            await send(plain, b"TP/1.1\r\nconnection: close\r\n\r\n")
+            answer = await receive(plain)
+            assert b"[DONE]" in answer and answer.endswith(b'{"status":"ok"}')
+            plain = await connect(port)
+            await send(plain, b"GET /ping HTTP/1.1\r\n\r\nGET /ping HTTP/1.1\r\na: ")
+            answer = b""
+            while b'"ok"}' not in answer:
+                answer += await asyncio.get_running_loop().sock_recv(plain, 1000)
+            await send(plain, b"b" * 400)
+            answer += await receive(plain)
+            assert answer.index(b"HTTP/1.1 200 ") < answer.index(b"HTTP/1.1 431 ")
+
+    run(work())
+
+
 def test_a_body_that_does_not_come(monkeypatch):
     monkeypatch.setattr(requests, "BODY_S", 0.1)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAX_RESPONSES = 16384
 _OVERHEAD = 1024
-"""Bytes that a response or an item takes besides its text, and then some"""
+"""Bytes that a response, a turn or an item takes besides its text, and then some"""
 encode = msgspec.json.Encoder().encode
 _items = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
@@ -35,7 +35,7 @@ class Turn:
 
     @property
     def num_bytes(self) -> int:
-        return _OVERHEAD * len(self.ids) + len(self.input) + len(self.output)
+        return _OVERHEAD * (1 + len(self.ids)) + len(self.input) + len(self.output)
 
     @property
     def total_bytes(self) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import openai
 import pytest
 from starlette.testclient import TestClient
 
@@ -101,6 +102,12 @@ def running() -> Iterator[Running]:
         started["server"].should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def client(running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as found:
+        yield found
 
 
 def wait_until(holds, timeout_s: float = 20.0) -> None:

@@ -138,6 +138,11 @@ REFUSED = [
         "response_format.json_schema.schema",
         "sting",
     ),
+    (
+        {"response_format": format_of({}, strict="yes")},
+        "response_format.json_schema.strict",
+        "true or false",
+    ),
     ({"guided_json": "{"}, "guided_json", "no JSON"),
     ({"guided_json": "[1]"}, "guided_json", "an object"),
     ({"guided_json": NOT}, "guided_json", "not"),
@@ -149,7 +154,8 @@ REFUSED = [
     ({"guided_grammar": "root ::= b"}, "guided_grammar", "b"),
     ({"guided_grammar": "start: b"}, "guided_grammar", "unknown name"),
     ({"guided_grammar": "what?"}, "guided_grammar", "Expected"),
-    ({"structured_outputs": {"regex": 4}}, "structured_outputs.regex", "a string"),
+    ({"structured_outputs": {"regex": 0}}, "structured_outputs.regex", "a string"),
+    ({"structured_outputs": {"json_object": 1}}, "structured_outputs.json_object", "true or false"),
     (
         {"structured_outputs": {"structural_tag": "x"}},
         "structured_outputs.structural_tag",
@@ -181,6 +187,11 @@ REFUSED_IN_CHAT = [
         "'required'",
     ),
     ({"tools": [STRICT]}, "tools[0].function.parameters", "not"),
+    (
+        {"tools": [BARE, {"type": "function", "function": {"name": "f", "strict": 1}}]},
+        "tools[1].function.strict",
+        "true or false",
+    ),
     ({"thinking_token_budget": -1}, "thinking_token_budget", "at least 0"),
     ({"thinking_token_budget": 1.5}, "thinking_token_budget", "integer"),
 ]
@@ -197,6 +208,12 @@ def test_refusals_name_the_field(api, body, param, why, path):
 def test_refusals_of_chats_name_the_field(api, body, param, why):
     named, message = api.refused(**body)
     assert named == param and why in message
+
+
+@pytest.mark.parametrize("tool", [{}, {"type": "function"}, {"type": "function", "function": {}}])
+def test_tools_that_may_not_be_called_are_not_looked_at(api, tool):
+    body = {"tools": [tool], "tool_choice": "none", "guided_choice": ["a"]}
+    assert [*grammars(api, **body)] == [None, "answer"]
 
 
 def test_what_cannot_be_enforced_is_left_out_of_loose_schemas(api):

@@ -30,12 +30,6 @@ GREEDY = {"model": "haast-tiny", "temperature": 0, "max_tokens": 80}
 
 
 @pytest.fixture(scope="module")
-def client(running):
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def eagle(client):
     return client.chat.completions.create(
         messages=EAGLE, logprobs=True, top_logprobs=2, reasoning_effort="low", **GREEDY

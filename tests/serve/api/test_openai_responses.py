@@ -8,29 +8,13 @@ import openai
 import pytest
 
 from .conftest import wait_until
+from .test_openai_client import ANSWER
+from .test_openai_client import TOOL as NESTED
 from .told import final, told
 
 ASK = "What is a bald eagle?"
-ANSWER = (
-    "A bald eagle is a large eagle of North America that has a white head and dark wings and body."
-)
-TOOL = {
-    "type": "function",
-    "name": "lookup",
-    "description": "Look a word up in a dictionary.",
-    "parameters": {
-        "type": "object",
-        "properties": {"word": {"type": "string"}},
-        "required": ["word"],
-    },
-}
+TOOL = {"type": "function", **NESTED["function"]}
 GREEDY = {"model": "haast-tiny", "temperature": 0, "max_output_tokens": 80}
-
-
-@pytest.fixture(scope="module")
-def client(running):
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,8 @@ REFUSED = [
     ({"tool_choice": NOBODY, "tools": [TOOL]}, "tool_choice"),
     ({"tool_choice": NOBODY | {"mode": "none"}}, "tool_choice.mode"),
     ({"tools": [FUNCTION | {"parameters": {"not": {}}, "strict": True}]}, "tools[0].parameters"),
+    ({"tools": [FUNCTION | {"strict": "true"}]}, "tools[0].strict"),
+    ({"text": {"format": NOT | {"schema": {}, "strict": 0}}}, "text.format.strict"),
 ]
 
 

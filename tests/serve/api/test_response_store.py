@@ -50,6 +50,15 @@ def test_bytes_are_bounded_and_counted():
     assert len(store) == 0 and store.num_bytes == 0
 
 
+def test_turns_that_say_nothing_are_counted():
+    store = ResponseStore(1 << 20, max_responses=1)
+    turn = None
+    for number in range(5):
+        turn = new_turn([], turn)
+        store.put(Stored(str(number), turn, b"{}"))
+    assert len(store) == 1 and store.num_bytes > 5 * 1024
+
+
 def test_a_conversation_outlives_its_first_responses():
     store = ResponseStore(1 << 20)
     first = stored("a", size=500)

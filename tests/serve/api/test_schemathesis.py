@@ -13,7 +13,7 @@ from .conftest import HELLO
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 GENERATES = {"/v1/chat/completions": LIMITS[0], "/v1/completions": LIMITS[0]}
-GENERATES |= {"/v1/responses": LIMITS[2], "/v1/messages": LIMITS[0]}
+GENERATES |= {"/v1/responses": LIMITS[2]}
 BUDGET_S = 8.0
 """Of one endpoint; a rich schema makes more requests than a slow machine has time for"""
 MAX_RULES = 3
@@ -29,7 +29,8 @@ def described(running):
         schema["allOf"] = schema.get("allOf", [])[:MAX_RULES]
     config = schemathesis.Config.from_dict({"generation": {"mode": "all"}, "base-url": running.url})
     yield schemathesis.openapi.from_dict(document, config=config)
-    for path in ("/v1/chat/completions", "/v1/completions", "/tokenize"):
+    tried = {path for path, _ in answered}  # other processes may have run the other paths
+    for path in tried & {"/v1/chat/completions", "/v1/completions", "/tokenize"}:
         assert answered[path, 200] and answered[path, 400], "right ones and wrong ones were made"
 
 

@@ -30,12 +30,6 @@ DRAWN = {"model": "haast-tiny", "temperature": 1.0, "max_tokens": 120, "reasonin
 SHORT = {"extra_body": {"thinking_token_budget": 4}}
 
 
-@pytest.fixture(scope="module")
-def client(running):
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as found:
-        yield found
-
-
 def ask(client, **body):
     """All choices, of which none was cut."""
     made = client.chat.completions.create(**({"messages": EAGLE} | DRAWN | SHORT | body))
@@ -165,18 +159,22 @@ def test_json_objects(client):
         extra_body={"response_format": {"type": "json_object"}},
     )
     assert made.choices[0].text.lstrip().startswith("{")
-    cut = client.chat.completions.create(
-        messages=EAGLE,
-        response_format={"type": "json_object"},
-        **(DRAWN | {"max_tokens": 30}),
-        **SHORT,
-    )
-    (choice,) = cut.choices
+
+
+class Long(pydantic.BaseModel):
+    """Cannot end within the tokens that it is given."""
+
+    word: str = pydantic.Field(min_length=1000)
+
+
+def test_what_is_cut_says_so(client):
+    body = {"messages": EAGLE} | DRAWN | SHORT | {"max_tokens": 30, "seed": 0}
+    schema = {"schema": Long.model_json_schema()}
+    form = {"type": "json_schema", "json_schema": schema}
+    (choice,) = client.chat.completions.create(response_format=form, **body).choices
     assert choice.finish_reason == "length" and choice.message.content.startswith("{")
     with pytest.raises(openai.LengthFinishReasonError):
-        client.chat.completions.parse(
-            messages=EAGLE, response_format=Animal, **(DRAWN | {"max_tokens": 24}), **SHORT
-        )
+        client.chat.completions.parse(response_format=Long, **body)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 5])

@@ -48,6 +48,45 @@ def test_pain_06_call_ends_the_turn_whatever_generation_config_says(tmp_path):
     assert [made.name for made in result.tool_calls] == ["lookup"]
 
 
+COUNT = {
+    "type": "object",
+    "properties": {"kind": {"enum": ["noun", "verb"]}, "limit": {"enum": [1, 20, 300]}},
+    "required": ["kind", "limit"],
+    "additionalProperties": False,
+}
+DRAWN = {"messages": EAGLE, "max_tokens": 120, "seed": 4, "n": 4, "thinking_token_budget": 4}
+
+
+def assert_counts(text):
+    given = json.loads(text)
+    assert {*given} == {"kind", "limit"}
+    assert given["kind"] in ("noun", "verb") and given["limit"] in (1, 20, 300)
+
+
+def test_pain_08_tool_choice_is_exact(running):
+    names = ("count", "sum")
+    tools = [{"type": "function", "function": {"name": n, "parameters": COUNT}} for n in names]
+    named = {"type": "function", "function": {"name": "sum"}}
+    for choice, allowed in (("required", names), (named, ("sum",))):
+        for made in ask(running, **DRAWN, tools=tools, tool_choice=choice)["choices"]:
+            (call,) = made["message"]["tool_calls"]
+            assert made["finish_reason"] == "tool_calls" and made["message"]["content"] is None
+            assert call["function"]["name"] in allowed
+            assert_counts(call["function"]["arguments"])
+    for made in ask(running, **DRAWN, tools=tools, tool_choice="none")["choices"]:
+        assert "tool_calls" not in made["message"] and made["finish_reason"] != "tool_calls"
+
+
+def test_pain_09_a_format_is_of_the_answer_and_leaves_the_reasoning(running):
+    form = {"type": "json_schema", "json_schema": {"name": "count", "schema": COUNT}}
+    chat = {"messages": EAGLE, "max_tokens": 300, "seed": 4, "n": 4, "reasoning_effort": "low"}
+    for made in ask(running, **chat, response_format=form)["choices"]:
+        assert made["finish_reason"] == "stop"
+        assert_counts(made["message"]["content"])
+        thought = made["message"]["reasoning"]
+        assert len(thought.split()) > 1 and not thought.startswith("{")
+
+
 def test_pain_15_sinks_and_windows_are_computed():
     """A sink takes its share, a window hides what is before it."""
     attention = reference(attention_op)
