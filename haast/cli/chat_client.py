@@ -17,6 +17,8 @@ from haast.errors import HaastError
 SILENCE_S = 600.0
 """How long a server may say nothing; reading a long prompt takes a while"""
 
+NOT_OURS = "this is no server with OpenAI's API: it does not answer in its JSON"
+
 
 class ServerError(HaastError):
     """The server cannot be reached, or refuses; its text is one line."""
@@ -60,9 +62,10 @@ class ChatClient:
                 event = _document(data)
                 if event.get("error"):
                     raise ServerError(_message(data))
-                for choice in event.get("choices") or ():
+                for choice in _objects(event.get("choices") or []):
                     reason = choice.get("finish_reason") or reason
-                    yield from _deltas(choice.get("delta") or {})
+                    (delta,) = _objects([choice.get("delta") or {}])
+                    yield from _deltas(delta)
         raise ServerError(f"{self.url} closed the connection in the middle of the answer")
 
     def _open(self, path: str, body: dict[str, Any] | None) -> HTTPResponse:
@@ -100,6 +103,12 @@ def _events(response: HTTPResponse) -> Iterator[bytes]:
                 yield line[5:].strip()
 
 
+def _objects(found: Any) -> list[dict[str, Any]]:
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ServerError(NOT_OURS)
+    return found
+
+
 def _deltas(delta: dict[str, Any]) -> Iterator[Delta]:
     reasoning = delta.get("reasoning") or delta.get("reasoning_content")
     if reasoning:
@@ -114,7 +123,7 @@ def _document(data: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ServerError("this is no server with OpenAI's API: it does not answer in its JSON")
+        raise ServerError(NOT_OURS)
     return found
 
 

@@ -112,6 +112,8 @@ CUT_HEAD = b"HTTP/1.1 500 Error\r\ncontent-length: 9\r\n\r\n"
         ([HEAD, chunk(b"data: {oops\n\n") + END], "this is no server with OpenAI's API"),
         ([None], "cannot reach"),
         ([CUT_HEAD, b"{", None], "the connection broke"),
+        ([HEAD, chunk(event(choices=["x"])), END], "does not answer in its JSON"),
+        ([HEAD, chunk(event(choices=[{"delta": "x"}])), END], "does not answer in its JSON"),
     ],
 )
 def test_what_goes_wrong_is_one_line(piped, items, message):
