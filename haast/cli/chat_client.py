@@ -17,7 +17,7 @@ from haast.errors import HaastError
 SILENCE_S = 600.0
 """How long a server may say nothing; reading a long prompt takes a while"""
 
-NOT_OURS = "this is no server with OpenAI's API: it does not answer in its JSON"
+NO_OPENAI_API = "this is no server with OpenAI's API: it does not answer in its JSON"
 
 
 class ServerError(HaastError):
@@ -105,7 +105,7 @@ def _events(response: HTTPResponse) -> Iterator[bytes]:
 
 def _objects(found: Any) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise ServerError(NOT_OURS)
+        raise ServerError(NO_OPENAI_API)
     return found
 
 
@@ -123,7 +123,7 @@ def _document(data: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ServerError(NOT_OURS)
+        raise ServerError(NO_OPENAI_API)
     return found
 
 

@@ -19,22 +19,6 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// Where a ring stands; every role walks it in step.
-template <int SIZE>
-struct Ring {
-  int stage = 0;
-  uint32_t phase;
-
-  __device__ explicit Ring(uint32_t first_phase) : phase(first_phase) {}
-
-  __device__ void next() {
-    if (++stage == SIZE) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
-};
-
 // One warp: first[i] for i = 0 .. n, the prefix sum of weight(0), weight(1), ...
 template <class Weight>
 __device__ void list_requests(int n, int* first, int lane, Weight weight) {

@@ -2,18 +2,17 @@
 // sums, over pages in bf16 or in e4m3. The eight heads are rows of m16n8k16; the others are zero.
 #pragma once
 #include "e4m3.cuh"
+#include "mma.cuh"
 
 namespace haast {
 
 constexpr int WARP_KEYS = 32;
 constexpr int KEY_TILES = WARP_KEYS / 8;
 
+// The rows that are no heads are zero.
 __device__ __forceinline__ void mma(float (&d)[4], uint32_t a0, uint32_t a2, uint32_t b0,
                                     uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a0), "r"(0), "r"(a2), "r"(b0), "r"(b1));
+  mma(d, {a0, 0, a2, 0}, b0, b1);
 }
 
 // Lane (g, t) of a warp: head g, and of each tile of eight keys or dimensions 2 t and 2 t + 1.

@@ -40,7 +40,7 @@ struct Problem {
 struct Shared {
   uint32_t rows, row_bytes, ring, stage_bytes, sums, sum_bytes;  // a stage ends with its bias
   uint32_t full, empty, rows_full, rows_empty, sum_empty;
-  int *first_unit, *offs;  // [E + 1]
+  int* first_unit;  // [E + 1]
 };
 
 __device__ __forceinline__ int blocks_of(int k) { return divide_up(k, BLOCK_K); }
@@ -70,7 +70,6 @@ __device__ Shared carve(const Problem& p, uint8_t* memory) {
   s.rows_full = s.sum_empty + 8 * SUM_SLOTS;
   s.rows_empty = s.rows_full + 8;
   s.first_unit = reinterpret_cast<int*>(memory + (s.rows_empty + 8 - smem_u32(memory)));
-  s.offs = s.first_unit + p.num_experts + 1;
   return s;
 }
 
@@ -78,13 +77,13 @@ __device__ Shared carve(const Problem& p, uint8_t* memory) {
 template <int NT>
 struct Units {
   const Problem& p;
-  const int *first_unit, *offs;
+  const int* first_unit;
   int at, end, expert, chunk, part, tile;
   int first_row, num_rows;  // routed rows of the chunk
   bool is_new_chunk;
 
-  __device__ Units(const Problem& problem, const Shared& s)
-      : p(problem), first_unit(s.first_unit), offs(s.offs) {
+  __device__ Units(const Problem& problem, const int* first_unit_of)
+      : p(problem), first_unit(first_unit_of) {
     const int total = first_unit[p.num_experts], share = total / gridDim.x, rest = total % gridDim.x;
     at = share * blockIdx.x + min(static_cast<int>(blockIdx.x), rest);
     end = at + share + (static_cast<int>(blockIdx.x) < rest);
@@ -130,8 +129,8 @@ struct Units {
  private:
   __device__ void enter_chunk() {
     is_new_chunk = true;
-    first_row = offs[expert] + chunk * NT * 8;
-    num_rows = min(offs[expert + 1] - first_row, NT * 8);
+    first_row = p.offs[expert] + chunk * NT * 8;
+    num_rows = min(p.offs[expert + 1] - first_row, NT * 8);
   }
 };
 
@@ -149,7 +148,7 @@ __device__ void stream_weights(const Problem& p, const Shared& s) {
   const int blocks = blocks_of(p.k);
   int stage = 0;
   uint32_t phase = 1;
-  for (Units<NT> unit(p, s); unit.has_one(); unit.next()) {
+  for (Units<NT> unit(p, s.first_unit); unit.has_one(); unit.next()) {
     const int first = first_block(p, unit.part);
     const int bytes = (first_block(p, unit.part + 1) - first) * BLOCK_BYTES;
     const long tile = static_cast<long>(unit.expert) * p.tiles + unit.tile;
@@ -171,7 +170,7 @@ __device__ void stream_weights(const Problem& p, const Shared& s) {
 template <int NT>
 __device__ void bring_rows(const Problem& p, const Shared& s, int lane) {
   uint32_t phase = 1;
-  for (Units<NT> unit(p, s); unit.has_one(); unit.next()) {
+  for (Units<NT> unit(p, s.first_unit); unit.has_one(); unit.next()) {
     if (!unit.is_new_chunk) continue;
     wait(s.rows_empty, phase);
     phase ^= 1;
@@ -286,7 +285,7 @@ __device__ void multiply(const Problem& p, const Shared& s, int warp, int lane) 
   uint32_t stage = s.ring, full = s.full;
   uint32_t sums = s.sums + warp * 512 + lane * 16, sums_step = s.sum_bytes;
   uint32_t slot = 0, sum_phase = 1;
-  for (Units<NT> unit(p, s); unit.has_one();) {
+  for (Units<NT> unit(p, s.first_unit); unit.has_one();) {
     const int first = first_block(p, unit.part);
     const int blocks = first_block(p, unit.part + 1) - first;
     const int count = (blocks - warp + MATH_WARPS - 1) / MATH_WARPS;
@@ -350,7 +349,7 @@ __device__ void finish_units(const Problem& p, const Shared& s, int warp, int la
   const int g = lane / 4, t = lane % 4;
   const uint32_t sums = s.sums + warp * s.sum_bytes + lane * 16;
   int turn = 0, chunk = -1, expert = -1;
-  for (Units<NT> unit(p, s); unit.has_one(); unit.next()) {
+  for (Units<NT> unit(p, s.first_unit); unit.has_one(); unit.next()) {
     const bool is_own = turn == warp;
     turn = turn + 1 == FINISH_WARPS ? 0 : turn + 1;
     if (!is_own) continue;
@@ -393,8 +392,6 @@ __device__ void run(const Problem& p, Finish finish) {
   clear_row_tails<NT>(p, memory, s.row_bytes);
   let_next_kernel_start();
   wait_for_previous_kernel();
-  if (warp == 1)
-    for (int e = lane; e <= p.num_experts; e += 32) s.offs[e] = p.offs[e];
   if (warp == 0)
     list_work(p.offs, p.num_experts, s.first_unit, lane, [&](int rows) {
       return divide_up(rows, NT * 8) * p.tiles * p.parts;

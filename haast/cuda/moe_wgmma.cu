@@ -70,27 +70,6 @@ __device__ Shared carve(uint8_t* memory) {
                 reinterpret_cast<int*>(memory + S::FIRST_TILE)};
 }
 
-// Where the ring stands; every role walks it in step.
-template <int STAGES>
-struct Ring {
-  int stage = 0;
-  uint32_t phase;
-
-  __device__ explicit Ring(uint32_t first_phase) : phase(first_phase) {}
-
-  __device__ void make_uniform() {
-    stage = broadcast(stage);
-    phase = broadcast(phase);
-  }
-
-  __device__ void next() {
-    if (++stage == STAGES) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
-};
-
 // A lane's accumulators.
 template <class S>
 struct Sums {

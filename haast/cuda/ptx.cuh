@@ -72,6 +72,27 @@ __device__ __forceinline__ void wait(uint32_t bar, uint32_t parity) {
       : "memory");
 }
 
+// Where a ring of stages stands; every role walks it in step.
+template <int STAGES>
+struct Ring {
+  int stage = 0;
+  uint32_t phase;
+
+  __device__ explicit Ring(uint32_t first_phase) : phase(first_phase) {}
+
+  __device__ void make_uniform() {
+    stage = broadcast(stage);
+    phase = broadcast(phase);
+  }
+
+  __device__ void next() {
+    if (++stage == STAGES) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+};
+
 // What this thread wrote to shared memory becomes visible to copies and wgmma.
 __device__ __forceinline__ void async_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

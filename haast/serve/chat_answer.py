@@ -98,17 +98,20 @@ class ChatAnswer(Answer):
             is_new = delta.index != self._message
             self._message = delta.index
             self._open = None if delta.end else delta.kind
-            text = self._reply.add(delta)
-            if self._stops.is_found:
-                continue
-            if delta.kind == "tool_call":
-                pieces += self._call(delta, text, is_new)
-            elif delta.kind == "reasoning" and text:
-                pieces.append(Piece("reasoning", text))
-            elif text:
-                self._length += len(text)
-                pieces += self._released_text(self._stops.add(text))
+            pieces += self._told(delta, is_new)
         return pieces
+
+    def _told(self, delta: Delta, is_new: bool) -> list[Piece]:
+        """is_new: whether it begins a message"""
+        text = self._reply.add(delta)
+        if self._stops.is_found:
+            return []
+        if delta.kind == "tool_call":
+            return self._call(delta, text, is_new)
+        if delta.kind == "reasoning":
+            return [Piece("reasoning", text)] if text else []
+        self._length += len(text)
+        return self._released_text(self._stops.add(text)) if text else []
 
     def _call(self, delta: Delta, text: str, is_new: bool) -> list[Piece]:
         self._num_calls += is_new

@@ -10,20 +10,8 @@ from haast.engine.request import RequestError
 from haast.reply_stream import TextDelta
 from haast.result import Result
 
+from ..lookup import TOOL
 from .conftest import ANSWER, EAGLE, greedy, num_held
-
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "lookup",
-        "description": "Look a word up in a dictionary.",
-        "parameters": {
-            "type": "object",
-            "properties": {"word": {"type": "string"}},
-            "required": ["word"],
-        },
-    },
-}
 
 
 def test_strings_ids_and_chats_in_one_call(llm, opened):

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import linear as torch_linear
 
 from haast.ops.dispatch import Kernel
+from haast.ops.linear import reference
 
 FIXED_ROWS = 128
 
@@ -25,10 +26,6 @@ def _fixed_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def _any_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch_linear(x, weight, bias)
-
-
 def _rejects(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     return None
 
@@ -40,7 +37,7 @@ def _symbols(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[str, ...]:
 
 CUBLAS = Kernel(
     "cublas",
-    _any_rows,
+    reference.linear,
     _rejects,
     _symbols,
     because="600 TFLOP/s at 8192 tokens; up to 16 tokens cuda_mma is faster (H100)",

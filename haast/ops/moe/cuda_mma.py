@@ -48,7 +48,7 @@ def _geometry(weight: SwizzledWeight, num_rows: int, parts: int) -> _Geometry:
     chunk_rows = 8 if num_rows <= MAX_ROWS_OF_N8 * num_experts else 16
     rows = chunk_rows * (blocks * 128 + 16)
     sums = _SUM_SLOTS * _MATH_WARPS * chunk_rows * 64
-    fixed = rows + sums + 8 * (_SUM_SLOTS + 2) + 8 * (num_experts + 1)
+    fixed = rows + sums + 8 * (_SUM_SLOTS + 2) + 4 * (num_experts + 1)
     stage = -(-blocks // parts) * block_bytes + 32 + 16  # weights, bias, two barriers
     limit = _SHARED_OF_N8 if chunk_rows == 8 else _SHARED_LIMIT
     stages = min(_MAX_STAGES, (limit - fixed) // stage)

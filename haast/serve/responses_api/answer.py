@@ -1,6 +1,5 @@
 """One answer of the Responses API: its messages are told apart."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from haast.harmony import Delta
@@ -17,22 +16,16 @@ class ResponseAnswer(ChatAnswer):
 
     is_cut = False
 
-    def _read(self, deltas: Sequence[Delta]) -> list[Piece]:
-        pieces: list[Piece] = []
-        for delta in deltas:
-            is_new = delta.index != self._message
-            self._message = delta.index
-            self._open = None if delta.end else delta.kind
-            if self._stops.is_found:
-                continue
-            if delta.kind == "tool_call":
-                told = self._call(delta, delta.text, is_new)
-            elif delta.kind == "content":
-                told = self._content(delta, is_new)
-            else:
-                told = [Piece("reasoning", delta.text)] if delta.text else []
-            pieces += [replace(piece, message=delta.index) for piece in told]
-        return pieces
+    def _told(self, delta: Delta, is_new: bool) -> list[Piece]:
+        if self._stops.is_found:
+            return []
+        if delta.kind == "tool_call":
+            told = self._call(delta, delta.text, is_new)
+        elif delta.kind == "content":
+            told = self._content(delta, is_new)
+        else:
+            told = [Piece("reasoning", delta.text)] if delta.text else []
+        return [replace(piece, message=delta.index) for piece in told]
 
     def _content(self, delta: Delta, is_new: bool) -> list[Piece]:
         self._length += len(delta.text)

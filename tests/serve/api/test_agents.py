@@ -7,7 +7,8 @@ import agents
 import openai
 import pytest
 
-from .test_openai_client import GREEDY, TOOL
+from ...lookup import TOOL
+from .test_openai_client import GREEDY
 
 MEANINGS = {
     "wombat": "small bear of North America that has dark fur",

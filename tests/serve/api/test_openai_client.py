@@ -8,24 +8,13 @@ import httpx
 import openai
 import pytest
 
+from ...lookup import TOOL
 from .conftest import wait_until
 
 EAGLE = [{"role": "user", "content": "What is a bald eagle?"}]
 ANSWER = (
     "A bald eagle is a large eagle of North America that has a white head and dark wings and body."
 )
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "lookup",
-        "description": "Look a word up in a dictionary.",
-        "parameters": {
-            "type": "object",
-            "properties": {"word": {"type": "string"}},
-            "required": ["word"],
-        },
-    },
-}
 GREEDY = {"model": "haast-tiny", "temperature": 0, "max_tokens": 80}
 
 

@@ -7,9 +7,9 @@ import httpx
 import openai
 import pytest
 
+from ...lookup import TOOL as NESTED
 from .conftest import wait_until
 from .test_openai_client import ANSWER
-from .test_openai_client import TOOL as NESTED
 from .told import final, told
 
 ASK = "What is a bald eagle?"

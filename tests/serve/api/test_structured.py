@@ -9,7 +9,8 @@ import openai
 import pydantic
 import pytest
 
-from .test_openai_client import EAGLE, TOOL
+from ...lookup import TOOL
+from .test_openai_client import EAGLE
 
 COUNT = {
     "type": "function",
