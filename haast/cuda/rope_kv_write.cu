@@ -1,33 +1,11 @@
 // Rotates queries and keys, puts keys and values in their slots.
 #include "e4m3.cuh"
+#include "rope.cuh"
 
 namespace haast {
 namespace {
 
 constexpr int PARTS = 4;  // of a head: 8 dimensions of its first half and the 8 that they pair with
-
-__device__ __forceinline__ float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float high_of(uint32_t pair) {
-  return __uint_as_float(pair & 0xFFFF0000);
-}
-__device__ __forceinline__ float rounded(float x) { return __bfloat162float(__float2bfloat16(x)); }
-
-// Products and their sum are rounded one by one, as in the reference.
-__device__ __forceinline__ void rotate(float a, float b, float cos, float sin, float& x, float& y) {
-  cos = rounded(cos), sin = rounded(sin);
-  x = __fsub_rn(__fmul_rn(a, cos), __fmul_rn(b, sin));
-  y = __fadd_rn(__fmul_rn(b, cos), __fmul_rn(a, sin));
-}
-
-// Two pairs of dimensions, packed.
-__device__ __forceinline__ void rotate_two(uint32_t& first, uint32_t& second, float2 cos,
-                                           float2 sin) {
-  float x0, x1, y0, y1;
-  rotate(low_of(first), low_of(second), cos.x, sin.x, x0, y0);
-  rotate(high_of(first), high_of(second), cos.y, sin.y, x1, y1);
-  first = pack_bf16(x0, x1);
-  second = pack_bf16(y0, y1);
-}
 
 __device__ __forceinline__ uint2 e4m3_of(uint4 x) {
   return make_uint2(e4m3_of_bf16(x.x) | e4m3_of_bf16(x.y) << 16,
@@ -53,11 +31,8 @@ __device__ __forceinline__ void write(const uint4* qkv, const int* positions, co
   const int kv_head = head - num_heads;
   if (kv_head < num_kv_heads) {
     const int64_t angle = (static_cast<int64_t>(positions[token]) * PARTS + part) * 2;
-    const float4 c0 = cos[angle], c1 = cos[angle + 1], s0 = sin[angle], s1 = sin[angle + 1];
-    rotate_two(first.x, second.x, make_float2(c0.x, c0.y), make_float2(s0.x, s0.y));
-    rotate_two(first.y, second.y, make_float2(c0.z, c0.w), make_float2(s0.z, s0.w));
-    rotate_two(first.z, second.z, make_float2(c1.x, c1.y), make_float2(s1.x, s1.y));
-    rotate_two(first.w, second.w, make_float2(c1.z, c1.w), make_float2(s1.z, s1.w));
+    const float4 c[2] = {cos[angle], cos[angle + 1]}, s[2] = {sin[angle], sin[angle + 1]};
+    rotate_eight(first, second, c, s);
   }
   if (kv_head < 0) {
     uint4* to = q + (static_cast<int64_t>(token) * num_heads + head) * PIECES;

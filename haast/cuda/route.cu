@@ -1,8 +1,8 @@
 // Router logits -> the experts of each token, their weights, and the order that groups rows by
 // expert. Tokens are taken 64 at a time: within such a block, expert e's tokens are a 64-bit mask
 // (a token picks an expert at most once), so ranks are bit counts and no order depends on timing.
+#include "choose.cuh"
 #include "experts.cuh"
-#include "float_key.cuh"
 
 namespace haast {
 namespace {
@@ -53,24 +53,7 @@ __device__ void choose(const T* logits, int num_experts, int choices, int lane, 
     const int e = i * 32 + lane;
     keys[i] = e < num_experts ? key_of(to_float(logits[e])) : 0;
   }
-  for (int c = 0; c < choices; ++c) {
-    uint32_t best = 0;
-#pragma unroll
-    for (int i = 0; i < LANE_EXPERTS; ++i) best = max(best, keys[i]);
-    best = __reduce_max_sync(~0u, best);
-    int first = MAX_EXPERTS;
-#pragma unroll
-    for (int i = LANE_EXPERTS - 1; i >= 0; --i)
-      if (keys[i] == best) first = i * 32 + lane;
-    first = __reduce_min_sync(~0u, first);
-#pragma unroll
-    for (int i = 0; i < LANE_EXPERTS; ++i)
-      if (first == i * 32 + lane) keys[i] = 0;
-    if (lane == c) {
-      expert = first;
-      key = best;
-    }
-  }
+  choose_of_keys(keys, choices, lane, expert, key);
 }
 
 // With no more keys a lane than the experts need.
@@ -93,14 +76,10 @@ __device__ void choose_block(const T* logits, const Routing& r, Masks& masks, in
     int expert = 0;
     uint32_t key = 0;
     choose(logits + row * num_experts, num_experts, choices, lane, expert, key);
-    const bool is_choice = lane < choices;
-    const float top = value_of(__shfl_sync(~0u, key, 0));
-    const float share = is_choice ? __expf(value_of(key) - top) : 0.0f;
-    float sum = share;
-    for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    if (is_choice) {
+    const float weight = choice_weight(key, choices, lane);
+    if (lane < choices) {
       r.ids[row * choices + lane] = expert;
-      r.weights[row * choices + lane] = share / sum;
+      r.weights[row * choices + lane] = weight;
       masks.add(expert, token);
     }
   }

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
-from haast.config import ConfigError, Encoding, ModelConfig, OpChoice
+from haast.config import ConfigError, Encoding, EngineConfig, ModelConfig, OpChoice
 from haast.ops import (
     MODEL_OPS,
+    PERSISTENT,
     REFERENCE,
     Op,
     attention,
@@ -18,11 +19,14 @@ from haast.ops import (
     why_no_kernels,
 )
 from haast.ops.attention.check import why_not_this_network
+from haast.ops.decode_step.network import HEAD_DIM, PAGE_SIZE, why_not
+from haast.ops.decode_step.tasks import Sizes, num_ctas_of
 
 EXPERT_OPS = (moe_up.name, moe_down.name)
 """Those that read expert weights; their kernels read them swizzled"""
 ATTENTION_OPS = (rope_kv_write.name, attention.name)
 """Those whose kernels are made for the heads of gpt-oss"""
+DECODE_STEP = "decode_step"
 UNCAPTURABLE = {attention.name, route.name, *EXPERT_OPS}
 """Those whose references read what is on the device"""
 DETERMINISTIC = {
@@ -52,6 +56,38 @@ def choose_ops(
         OpChoice(c.op, DETERMINISTIC[c.op], "deterministic") if c.op in DETERMINISTIC else c
         for c in choices
     )
+
+
+def choose_decode_step(
+    config: EngineConfig, model: ModelConfig, encoding: Encoding, device: torch.device
+) -> OpChoice:
+    """Whether decodes of one request run in one kernel, or op by op, and why."""
+    why = _why_op_by_op(config, model, encoding, device)
+    if why is not None:
+        return OpChoice(DECODE_STEP, REFERENCE, f"op by op: {why}")
+    return OpChoice(DECODE_STEP, PERSISTENT, "steps of one request in one kernel")
+
+
+def _why_op_by_op(
+    config: EngineConfig, model: ModelConfig, encoding: Encoding, device: torch.device
+) -> str | None:
+    if (reason := why_no_kernels(device)) is not None:
+        return reason
+    if config.deterministic:
+        return "deterministic, so that a request's bits do not depend on others"
+    if config.kv_cache_format != "bfloat16" or encoding != "mxfp4":
+        return "it takes MXFP4 experts and a KV cache in bfloat16"
+    if (model.head_dim, config.kv_cache_page_size) != (HEAD_DIM, PAGE_SIZE):
+        return f"it takes heads of {HEAD_DIM} and pages of {PAGE_SIZE}"
+    sizes = Sizes(
+        hidden=model.hidden_size,
+        num_heads=model.num_heads,
+        num_kv_heads=model.num_kv_heads,
+        intermediate=model.intermediate_size,
+        num_experts=model.num_experts,
+        vocab=model.vocab_size,
+    )
+    return why_not(sizes, model.windows, model.num_active_experts, num_ctas_of(device))
 
 
 def runs_kernel(choices: tuple[OpChoice, ...], op: str) -> bool:

@@ -16,7 +16,13 @@ from haast.config import (
 )
 from haast.engine.device import device_name, free_memory
 from haast.engine.kv_plan import KVSizes, plan_kv
-from haast.engine.op_choice import EXPERT_OPS, are_capturable, choose_ops, runs_kernel
+from haast.engine.op_choice import (
+    EXPERT_OPS,
+    are_capturable,
+    choose_decode_step,
+    choose_ops,
+    runs_kernel,
+)
 from haast.model.kv_cache import CACHE_DTYPES, TokenBytes
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, role_axes
 from haast.model.parameters import EXPERT_LAYOUTS
@@ -79,7 +85,7 @@ def make_plan(
         enable_prefix_caching=config.enable_prefix_caching,
         max_queue_size=config.max_queue_size,
         has_graphs=are_capturable(ops, device),
-        ops=ops,
+        ops=(*ops, choose_decode_step(config, model, encoding, device)),
         warning=_warning(device),
         memory=MemoryPlan(
             available_bytes=available,

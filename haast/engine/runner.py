@@ -31,7 +31,7 @@ class TorchRunner:
     the next one reads it; the host gets a copy.
 
     max_pages   pages that the longest request needs
-    pins        for `haast.ops.pin`
+    pins        for `haast.ops.pin`; with the kernel of `decode_step`, one request decodes by it alone
     has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
                 capturable
     waited_s    how long the host has waited for results
@@ -63,6 +63,9 @@ class TorchRunner:
         largest = Layout(max_batch_input_tokens, max_batch_size, max_batch_size)
         self._inbox = torch.zeros(largest.num_words, dtype=torch.int32, device=device)
         self._views: dict[Layout, dict[str, Tensor]] = {}
+        self._alone: ops.DecodeStep | None = None
+        if pins.get("decode_step") == ops.PERSISTENT:
+            self._alone = ops.DecodeStep(model.step_network(kv))
         self._graphs: StepGraphs | None = None
         if has_graphs:
             self._graphs = StepGraphs(self._replayed, max_batch_size, max_batch_input_tokens)
@@ -137,8 +140,24 @@ class TorchRunner:
 
     def _replayed(self, layout: Layout, num_decodes: int) -> Tensor:
         """What graphs replay: logits of few rows, hidden states of many."""
+        if self._alone is not None and layout.num_requests == num_decodes == 1:
+            return self._alone(self._inputs_of_one(layout))
         hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
         return self.model.logits(hidden) if layout.num_samples <= FEW_ROWS else hidden
+
+    def _inputs_of_one(self, layout: Layout) -> ops.StepInputs:
+        fields = self._fields(layout)
+        return ops.StepInputs(
+            input_id=fields["input_ids"],
+            input_row=fields["input_rows"],
+            samples=self._samples,
+            position=fields["positions"],
+            kv_len=fields["kv_lens"],
+            slot=fields["slot_mapping"],
+            window_slot=fields["window_slot_mapping"],
+            table_row=fields["table_rows"],
+            page_tables=self._page_tables,
+        )
 
     def _sampled_rows(self, layout: Layout, num_decodes: int, most_tokens: int) -> Tensor:
         """Hidden states after which the step in the inbox samples, in order."""

@@ -1,5 +1,7 @@
 """The gpt-oss forward pass, written once over ops."""
 
+from dataclasses import fields
+
 from torch import Tensor
 
 from haast import ops
@@ -43,6 +45,27 @@ class GptOss:
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
         return ops.linear(hidden, self.parameters.lm_head, None)
+
+    def step_network(self, kv: KVCache) -> ops.StepNetwork:
+        """What `ops.DecodeStep` computes steps of."""
+        names = [field.name for field in fields(LayerParameters)]
+        layers = tuple(
+            ops.StepLayer(
+                **{name: getattr(own, name) for name in names}, k_cache=k, v_cache=v, window=window
+            )
+            for own, (k, v), window in zip(
+                self.parameters.layers, kv.layers, self.config.windows, strict=True
+            )
+        )
+        return ops.StepNetwork(
+            layers,
+            self.parameters.embedding,
+            self.parameters.norm,
+            self.parameters.lm_head,
+            *self.rope_tables,
+            self.config.rms_norm_eps,
+            self.config.swiglu_limit,
+        )
 
     def _attention(
         self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache

@@ -12,6 +12,7 @@ from haast.ops.adjust_logits import (
     reset_history,
 )
 from haast.ops.attention import StepMeta, attention
+from haast.ops.decode_step import PERSISTENT, DecodeStep, StepInputs, StepLayer, StepNetwork
 from haast.ops.dispatch import REFERENCE, Kernel, Op, Verdict, pin
 from haast.ops.hopper import why_no_kernels
 from haast.ops.linear import linear
@@ -41,8 +42,10 @@ OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, grouped_matmul)
 __all__ = [
     "MODEL_OPS",
     "OPS",
+    "PERSISTENT",
     "REFERENCE",
     "Biases",
+    "DecodeStep",
     "ExpertWeights",
     "Kernel",
     "Masks",
@@ -50,7 +53,10 @@ __all__ = [
     "Penalties",
     "Routing",
     "Sampling",
+    "StepInputs",
+    "StepLayer",
     "StepMeta",
+    "StepNetwork",
     "Verdict",
     "add_rms_norm",
     "adjust_logits",

@@ -1,0 +1,186 @@
+// What one persistent kernel needs to compute a whole decode step of one request.
+#pragma once
+#include "attention.cuh"
+#include "mxfp4.cuh"
+#include "tagged.cuh"
+
+namespace haast {
+
+constexpr int STEP_WARPS = 12;  // that multiply; four more finish, stream and fetch
+constexpr int STEP_THREADS = 32 * (STEP_WARPS + 4);
+constexpr int MATH_REGISTERS = 152;  // of 128 that all begin with
+constexpr int OTHER_REGISTERS = 56;
+constexpr int FINISHERS = 2;
+
+constexpr int SLOTS = 8;
+constexpr int SLOT_BYTES = 24832;
+constexpr int CONTENTS = 16;     // known of so many slots: those of the ring and of the sums
+constexpr int SUM_SLOTS = 4;   // of the warps' parts of a slot's sums
+constexpr int DENSE_ROWS = 4;  // in a slot, at most
+constexpr int ROW_GAP = 64;    // between them, so that neighbours are in other banks
+constexpr int BIAS_BYTES = TILE_ROWS * 2;
+constexpr int STRIP = 16;  // keys of a warp at a time
+constexpr int MOST_SPLITS = 16;
+
+constexpr int CHOICES = 4;
+constexpr int MAX_LAYERS = 64;
+constexpr int LAYERS_AT_HAND = 4;
+constexpr int MAX_OWN_ROWS = 40;
+constexpr int MAX_STEP_EXPERTS = 128;
+constexpr int MAX_TILE_BLOCKS = 48;   // of 64: H and I up to 3072
+constexpr int MAX_DENSE_BLOCKS = 72;  // Hq D up to 4608
+constexpr int STAMPS = 8;
+
+// Written once by the host (haast/ops/decode_step); letters as in ARCHITECTURE.md.
+struct Layer {
+  const bf16 *attn_norm, *qkv_weight, *qkv_bias, *sinks, *out_weight, *out_bias, *mlp_norm,
+      *router_weight, *router_bias;
+  const uint8_t* up_weight;  // swizzled, paired
+  const bf16* up_bias;
+  const uint8_t* down_weight;  // swizzled
+  const bf16* down_bias;
+  bf16 *k_cache, *v_cache;  // [num_pages, Hkv, 128, 64]
+  int64_t window;           // 0: none
+};
+
+struct Network {
+  const bf16 *embedding, *norm, *head;  // [V, H], [H], [V, H]
+  const float *cos, *sin;               // [positions, 32]
+  // Tagged words: [(Hq + 2 Hkv) 64], [Hq 64], [H], [E], [A, I], [A, H].
+  uint32_t *qkv, *attended, *middle, *scores, *gated, *terms;
+  uint2* parts;     // {fp32, tag} [splits, Hq, 64] of attention
+  uint2* part_lse;  // [splits, Hq]
+  uint32_t* state;  // {tag before the first layer, CTAs that have ended}
+  int64_t num_layers, hidden, num_heads, num_kv_heads, intermediate, num_experts, vocab;
+  double eps, limit;
+};
+
+// Of this step: one request, one token; where they are on the device.
+struct Step {
+  const Layer* layers;
+  const int *input_id, *input_row;  // the row of `samples` if >= 0
+  const int64_t* samples;
+  const int *position, *kv_len, *slot, *window_slot, *table_row;
+  const int* page_tables;  // [2, max_requests, max_pages]
+  int max_requests, max_pages;
+  bf16* logits;      // [V]
+  uint64_t* stamps;  // [CTAs, MAX_LAYERS + 1, STAMPS] ns, or null
+};
+
+struct Run {
+  int begin, end;
+};
+
+// The share of this CTA of so many equal things.
+__device__ __forceinline__ Run share_of(int things) {
+  const int64_t cta = blockIdx.x, ctas = gridDim.x;
+  return {static_cast<int>(things * cta / ctas), static_cast<int>(things * (cta + 1) / ctas)};
+}
+
+// A dense weight's rows of this CTA, and how they lie in slots.
+struct Rows {
+  Run rows;
+  int at_once, row_bytes;
+
+  __device__ void set(int num_rows, int k) {
+    rows = share_of(num_rows);
+    row_bytes = 2 * k;
+    at_once = min(DENSE_ROWS, SLOT_BYTES / (row_bytes + ROW_GAP));
+  }
+  __device__ int slots() const { return divide_up(rows.end - rows.begin, at_once); }
+};
+
+// Tiles of 16 rows of the chosen experts, one a slot: unit is tile unit % tiles of choice unit / tiles.
+struct Tiles {
+  Run units;  // this CTA's of down
+  int tiles, blocks;
+
+  __device__ void set(int n, int k) {
+    units = share_of(CHOICES * (n / TILE_ROWS));
+    tiles = n / TILE_ROWS;
+    blocks = k / BLOCK_K;
+  }
+};
+
+// The strips of keys that one kind of layer sees, and how splits, then their warps, share them.
+struct Spans {
+  const int* table;
+  int kv_len, first_visible, first_strip, strips, splits;
+
+  __device__ void set(const int* pages, int kv_length, int window) {
+    table = pages;
+    kv_len = kv_length;
+    first_visible = window ? max(0, kv_len - window) : 0;
+    first_strip = first_visible / STRIP;
+    strips = divide_up(kv_len, STRIP) - first_strip;
+    splits = min(MOST_SPLITS, divide_up(strips, STEP_WARPS));
+  }
+  // Those of a split, counted from first_strip.
+  __device__ Run run_of(int split) const {
+    return {strips * split / splits, strips * (split + 1) / splits};
+  }
+  __device__ int page_of(int strip) const { return table[(first_strip + strip) * STRIP / PAGE_SIZE]; }
+};
+
+struct Merge {
+  float sums[STEP_WARPS][GROUP_HEADS][HEAD_DIM + 2];  // + 2: other banks
+  float tops[STEP_WARPS][GROUP_HEADS], totals[STEP_WARPS][GROUP_HEADS];
+};
+
+// What a slot of the ring holds, and whose result it is a part of.
+enum class Part : int { QKV, OUT, UP, DOWN, HEAD, NONE };
+
+struct Content {
+  Part part;
+  int layer, index;  // its first row, or its unit
+};
+
+struct Sums {
+  float of_warp[STEP_WARPS][TILE_ROWS];
+};
+
+struct alignas(128) Memory {
+  uint8_t ring[SLOTS][SLOT_BYTES];
+  Merge merge;
+  Sums sums[SUM_SLOTS];
+  float warp_sums[3][STEP_WARPS];  // of the two norms and of the router
+  float own_x[MAX_OWN_ROWS];       // the sums that this CTA's rows of o are added to
+  float biases[2][2][MAX_OWN_ROWS];  // by the parity of the layer: of this CTA's rows of qkv and o
+  Content contents[CONTENTS];
+  int experts[2][CHOICES];         // by the parity of the layer
+  float weights[2][CHOICES];
+  uint64_t full[SLOTS], empty[SLOTS], sum_full[SUM_SLOTS], sum_empty[SUM_SLOTS], routed, fetched;
+  // What the roles need again and again; registers are for what they multiply.
+  Rows qkv, out, head;
+  Tiles up, down;
+  Spans all_keys, window_keys;
+  int position, slot, window_slot;
+  int pages[2][STEP_WARPS];  // of the warps' strips in the CTA's first split: all keys, window
+  Network net;
+  Layer layers[LAYERS_AT_HAND];  // this one, those around it
+
+  __device__ const Layer& layer(int index) const { return layers[index % LAYERS_AT_HAND]; }
+};
+static_assert(sizeof(Memory) <= 227 * 1024);
+
+__device__ __forceinline__ float sum_of_lanes(float v) {
+#pragma unroll
+  for (int step = 16; step; step /= 2) v += __shfl_xor_sync(~0u, v, step);
+  return v;
+}
+
+// Of the warps that multiply.
+__device__ __forceinline__ void sync_math() {
+  asm volatile("bar.sync 1, %0;" ::"n"(32 * STEP_WARPS) : "memory");
+}
+
+// When this CTA has got to the end of a phase of a layer.
+__device__ __forceinline__ void stamp(const Step& s, int layer, int phase) {
+  if (!s.stamps || threadIdx.x) return;
+  uint64_t now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (MAX_LAYERS + 1) + layer;
+  s.stamps[row * STAMPS + phase] = now;
+}
+
+}  // namespace haast

@@ -1,0 +1,95 @@
+// Numbers that say themselves when they are there: a word holds a bf16 and the tag of its moment, so
+// that whoever needs it reads until the tag is right, and neither fence nor barrier is needed.
+#pragma once
+#include "ptx.cuh"
+
+namespace haast {
+
+// A second or more: nobody waits as long unless something is broken.
+constexpr uint32_t MOST_POLLS = 1u << 21;
+
+__device__ __forceinline__ uint32_t load_word(const uint32_t* at) {
+  uint32_t v;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ uint2 load_words2(const uint32_t* at) {
+  uint2 v;
+  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ uint4 load_words4(const uint32_t* at) {
+  uint4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(at));
+  return v;
+}
+
+// Of weights, here and now: the compiler would put it off until after the polls that it is to overlap.
+__device__ __forceinline__ uint32_t load_early(const void* at) {
+  uint32_t v;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ float load_early_bf16(const bf16* at) {
+  uint16_t v;
+  asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(at));
+  return __bfloat162float(__ushort_as_bfloat16(v));
+}
+
+__device__ __forceinline__ void store_word(uint32_t* at, uint32_t v) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
+}
+
+__device__ __forceinline__ void store_words2(uint32_t* at, uint2 v) {
+  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(at), "r"(v.x), "r"(v.y)
+               : "memory");
+}
+
+// Each half, of a number and its tag, is written whole.
+__device__ __forceinline__ void store_words4(uint32_t* at, uint4 v) {
+  asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
+__device__ __forceinline__ uint32_t tagged(float value, uint32_t tag) {
+  return static_cast<uint32_t>(__bfloat16_as_ushort(__float2bfloat16_rn(value))) << 16 | (tag & 0xFFFFu);
+}
+
+// Not zero if one of the words has another tag.
+__device__ __forceinline__ uint32_t wrong(uint32_t word, uint32_t tag) {
+  return (word ^ tag) & 0xFFFFu;
+}
+__device__ __forceinline__ uint32_t wrong(uint2 words, uint32_t tag) {
+  return wrong(words.x, tag) | wrong(words.y, tag);
+}
+__device__ __forceinline__ uint32_t wrong(uint4 words, uint32_t tag) {
+  return (wrong(words.x, tag) | wrong(words.y, tag)) | (wrong(words.z, tag) | wrong(words.w, tag));
+}
+
+__device__ __forceinline__ float value_of_word(uint32_t word) {
+  return __uint_as_float(word & 0xFFFF0000u);
+}
+
+// The numbers of two words as a pair of bf16, the first in the low half.
+__device__ __forceinline__ uint32_t pair_of(uint32_t first, uint32_t second) {
+  return __byte_perm(first, second, 0x7632);
+}
+
+// A warp reads until what it has read is all there: read() loads and says what is wrong.
+template <class Read>
+__device__ __forceinline__ void poll(Read read) {
+  for (uint32_t polls = 0; __any_sync(~0u, read() != 0);) {
+    if (++polls == MOST_POLLS) __trap();
+#ifdef NAP
+    __nanosleep(NAP);
+#endif
+  }
+}
+
+}  // namespace haast

@@ -1,0 +1,101 @@
+"""The kernel and what it keeps between steps. See cuda/decode_step.cu."""
+
+import struct
+
+import torch
+from torch import Tensor
+
+from haast.cuda.launcher import launch
+from haast.ops.decode_step import tasks
+from haast.ops.decode_step.network import StepInputs, StepNetwork
+
+SYMBOL = "decode_step"
+PERSISTENT = "cuda_persistent"
+"""Its name among implementations; without it a step is computed op by op"""
+PHASES = ("x", "qkv", "attention", "o", "router", "up", "gated", "down")
+"""Ends of which a CTA may stamp in each layer; then, as a last layer, x and head"""
+MOST_STAMPED = 65
+"""Layers that stamps have room for, the head's included"""
+_THREADS = 512
+_SHARED_BYTES = 227 * 1024
+
+
+class DecodeStep:
+    """Computes decode steps of one request over one network and its KV cache.
+
+    Its buffers are written by every step and read by the same one only: steps must not overlap, so
+    they run on one stream. A step uses all SMs: its CTAs wait for each other, and do not begin
+    before all of them fit. Where one waits for a second the kernel traps.
+    """
+
+    def __init__(self, network: StepNetwork) -> None:
+        self._network = network
+        device, sizes = network.embedding.device, network.sizes
+        self._buffers = _buffers(sizes, device)
+        tensors = (
+            *(network.embedding, network.norm, network.head, network.cos, network.sin),
+            *self._buffers,
+        )
+        numbers = (
+            *(len(network.layers), sizes.hidden, sizes.num_heads, sizes.num_kv_heads),
+            *(sizes.intermediate, sizes.num_experts, sizes.vocab),
+        )
+        self._whole = _on_device(
+            f"{len(tensors)}Q{len(numbers)}q2d",
+            *(t.data_ptr() for t in tensors),
+            *numbers,
+            network.eps,
+            network.swiglu_limit,
+            device=device,
+        )
+        values = [
+            value
+            for layer in network.layers
+            for value in (*(t.data_ptr() for t in layer.tensors), layer.window or 0)
+        ]
+        self._layers = _on_device(f"{len(values)}q", *values, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """On the device, besides the network."""
+        return sum(t.nbytes for t in (*self._buffers, self._whole, self._layers))
+
+    def __call__(self, inputs: StepInputs, stamps: Tensor | None = None) -> Tensor:
+        """Logits [1, V] bf16; does not wait.
+
+        stamps  None, or [CTAs, MOST_STAMPED, len(PHASES)] int64: when each CTA got to the end of
+                each phase of each layer, in ns
+        """
+        table = inputs.page_tables
+        logits = torch.empty(
+            1, self._network.sizes.vocab, dtype=torch.bfloat16, device=table.device
+        )
+        launch(
+            SYMBOL,
+            SYMBOL,
+            grid=tasks.num_ctas_of(table.device),
+            block=_THREADS,
+            shared_bytes=_SHARED_BYTES,
+            args=(
+                *(self._whole, self._layers, inputs.input_id, inputs.input_row, inputs.samples),
+                *(inputs.position, inputs.kv_len, inputs.slot, inputs.window_slot),
+                *(inputs.table_row, table, logits, stamps, table.shape[1], table.shape[2]),
+            ),
+        )
+        return logits
+
+
+def _buffers(sizes: tasks.Sizes, device: torch.device) -> tuple[Tensor, ...]:
+    """In the order of `Network` in cuda/step.cuh; tags of zero are of no step."""
+    heads = sizes.num_heads
+    shapes = (
+        *((sizes.qkv_rows,), (heads * 64,), (sizes.hidden,), (sizes.num_experts,)),
+        *((tasks.CHOICES, sizes.intermediate), (tasks.CHOICES, sizes.hidden)),
+        *((tasks.MOST_SPLITS, heads, 64, 2), (tasks.MOST_SPLITS, heads, 2), (2,)),
+    )
+    return tuple(torch.zeros(shape, dtype=torch.int32, device=device) for shape in shapes)
+
+
+def _on_device(form: str, *values: float, device: torch.device) -> Tensor:
+    packed = bytearray(struct.pack(f"<{form}", *values))
+    return torch.frombuffer(packed, dtype=torch.uint8).to(device)

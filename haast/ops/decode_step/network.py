@@ -1,0 +1,133 @@
+"""What a decode step is computed from, and which networks the kernel can have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from haast.mxfp4 import SwizzledWeight
+from haast.ops.decode_step import tasks
+from haast.ops.moe import ExpertWeights
+
+HEAD_DIM = 64
+GROUP_HEADS = 8
+PAGE_SIZE = 128
+MAX_LAYERS = 64
+MAX_EXPERTS = 128
+MAX_TILE_K = 3072
+MAX_DENSE_K = 4608
+
+
+@dataclass(frozen=True, eq=False)
+class StepLayer:
+    """One layer: its weights, its cache, the keys that its queries see (None: all)."""
+
+    attn_norm: Tensor
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    sinks: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+    mlp_norm: Tensor
+    router_weight: Tensor
+    router_bias: Tensor
+    up_weight: ExpertWeights
+    up_bias: Tensor
+    down_weight: ExpertWeights
+    down_bias: Tensor
+    k_cache: Tensor
+    v_cache: Tensor
+    window: int | None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order of `Layer` in cuda/step.cuh."""
+        up, down = self.up_weight, self.down_weight
+        assert isinstance(up, SwizzledWeight) and isinstance(down, SwizzledWeight)
+        return (
+            *(self.attn_norm, self.qkv_weight, self.qkv_bias, self.sinks),
+            *(self.out_weight, self.out_bias, self.mlp_norm, self.router_weight, self.router_bias),
+            *(up.storage, self.up_bias, down.storage, self.down_bias),
+            *(self.k_cache, self.v_cache),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StepNetwork:
+    """All layers and what is around them."""
+
+    layers: tuple[StepLayer, ...]
+    embedding: Tensor
+    """[V, H]"""
+    norm: Tensor
+    """[H]"""
+    head: Tensor
+    """[V, H]"""
+    cos: Tensor
+    """[max_length, 32] fp32 from `rope_tables`, as sin"""
+    sin: Tensor
+    eps: float
+    swiglu_limit: float
+
+    @property
+    def sizes(self) -> tasks.Sizes:
+        first = self.layers[0]
+        num_experts, double, hidden = first.up_weight.shape
+        return tasks.Sizes(
+            hidden=hidden,
+            num_heads=len(first.sinks),
+            num_kv_heads=first.k_cache.shape[1],
+            intermediate=double // 2,
+            num_experts=num_experts,
+            vocab=len(self.head),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StepInputs:
+    """One request and its new token, as numbers on the device; int32 [1] but for two."""
+
+    input_id: Tensor
+    input_row: Tensor
+    """of `samples`, whose token is then the input; -1: `input_id` is"""
+    samples: Tensor
+    """[max_requests] int64"""
+    position: Tensor
+    kv_len: Tensor
+    """the new token's key included"""
+    slot: Tensor
+    window_slot: Tensor
+    table_row: Tensor
+    """of the page tables"""
+    page_tables: Tensor
+    """[2, max_requests, max_pages] int32: of layers that see all keys, and of the others"""
+
+
+def why_not(
+    sizes: tasks.Sizes, windows: Sequence[int | None], num_active: int, num_ctas: int
+) -> str | None:
+    """Why the kernel cannot have a network, or None.
+
+    windows     of its layers, as `StepLayer.window`
+    num_active  experts a token
+    num_ctas    of the kernel, one an SM
+    """
+    kinds = {window for window in windows if window is not None}
+    if not 2 <= len(windows) <= MAX_LAYERS:
+        return f"takes 2 to {MAX_LAYERS} layers, got {len(windows)}"
+    if len(kinds) > 1 or kinds - set(windows[:2]):
+        return "takes one window, which one of the first two layers has"
+    if sizes.num_heads != GROUP_HEADS * sizes.num_kv_heads:
+        return f"takes {GROUP_HEADS} query heads a key-value head"
+    if num_active != tasks.CHOICES:
+        return f"takes {tasks.CHOICES} experts a token, got {num_active}"
+    if not num_active <= sizes.num_experts <= min(MAX_EXPERTS, num_ctas):
+        return f"takes up to {min(MAX_EXPERTS, num_ctas)} experts, got {sizes.num_experts}"
+    if any(k % 64 or k > MAX_TILE_K for k in (sizes.hidden, sizes.intermediate)):
+        return f"takes hidden and intermediate sizes of a multiple of 64 up to {MAX_TILE_K}"
+    if sizes.num_heads * HEAD_DIM > MAX_DENSE_K:
+        return f"takes up to {MAX_DENSE_K // HEAD_DIM} query heads, got {sizes.num_heads}"
+    for rows in (sizes.qkv_rows, sizes.hidden):
+        if not num_ctas <= rows <= tasks.MAX_OWN_ROWS * num_ctas:
+            return f"{rows} rows do not share out over {num_ctas} SMs"
+    return None
