@@ -177,10 +177,8 @@ __device__ __forceinline__ void sync_math() {
 // When this CTA has got to the end of a phase of a layer.
 __device__ __forceinline__ void stamp(const Step& s, int layer, int phase) {
   if (!s.stamps || threadIdx.x) return;
-  uint64_t now;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (MAX_LAYERS + 1) + layer;
-  s.stamps[row * STAMPS + phase] = now;
+  s.stamps[row * STAMPS + phase] = nanoseconds();
 }
 
 }  // namespace haast

@@ -75,6 +75,24 @@ struct Stream {
   }
 };
 
+// Memory would rest from the last slot of o until the experts are known. What the next layer begins
+// with comes to L2 meanwhile, no faster than memory can bring it: polls would wait behind it.
+__device__ void fill_gap(const Stream& s, const bf16* weight, const Rows& r, int layer) {
+  constexpr int PIECE = 24 * 1024, PIECE_NS = 1200;
+  const uint32_t last = s.sent - 1, routed = smem_u32(&s.m.routed);
+  wait(smem_u32(&s.m.full[last % SLOTS]), last / SLOTS & 1);
+  const char* from =
+      reinterpret_cast<const char*>(weight) + static_cast<int64_t>(r.rows.begin) * r.row_bytes;
+  const int bytes = (r.rows.end - r.rows.begin) * r.row_bytes;
+  uint64_t due = nanoseconds();
+  for (int at = 0; at < bytes && !is_complete(routed, layer & 1);) {
+    if (nanoseconds() < due) continue;
+    bulk_prefetch(from + at, min(PIECE, bytes - at));
+    at += PIECE;
+    due += PIECE_NS;
+  }
+}
+
 __device__ void stream_weights(Memory& m) {
   Stream s{m};
   const int layers = static_cast<int>(m.net.num_layers);
@@ -83,6 +101,7 @@ __device__ void stream_weights(Memory& m) {
     wait(smem_u32(&m.fetched), l & 1);  // with it, the next layer is at hand
     s.dense(layer.qkv_weight, m.qkv, Part::QKV, l);
     s.dense(layer.out_weight, m.out, Part::OUT, l);
+    if (l + 1 < layers) fill_gap(s, m.layer(l + 1).qkv_weight, m.qkv, l);
     wait(smem_u32(&m.routed), l & 1);
     s.up(layer, l);
     s.down(layer, l);

@@ -84,12 +84,8 @@ __device__ __forceinline__ uint32_t pair_of(uint32_t first, uint32_t second) {
 // A warp reads until what it has read is all there: read() loads and says what is wrong.
 template <class Read>
 __device__ __forceinline__ void poll(Read read) {
-  for (uint32_t polls = 0; __any_sync(~0u, read() != 0);) {
+  for (uint32_t polls = 0; __any_sync(~0u, read() != 0);)
     if (++polls == MOST_POLLS) __trap();
-#ifdef NAP
-    __nanosleep(NAP);
-#endif
-  }
 }
 
 }  // namespace haast

@@ -31,7 +31,7 @@ class TorchRunner:
     the next one reads it; the host gets a copy.
 
     max_pages   pages that the longest request needs
-    pins        for `haast.ops.pin`; with the kernel of `decode_step`, one request decodes by it alone
+    pins        for `haast.ops.pin`; with `decode_step` in it, one request decodes by that kernel
     has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
                 capturable
     waited_s    how long the host has waited for results

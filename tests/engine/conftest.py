@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from haast import ops
+from haast.engine import op_choice
 from haast.engine import plan as plan_module
 from haast.model.random_weights import random_parameters
 from haast.ops import hopper
@@ -53,5 +54,6 @@ def gpu(monkeypatch):
 
     monkeypatch.setattr(plan_module, "free_memory", lambda device: 1 << 32)
     monkeypatch.setattr(plan_module, "device_name", lambda device: str(device))
+    monkeypatch.setattr(op_choice, "num_ctas_of", lambda device: 132)
     become((9, 0))
     return become

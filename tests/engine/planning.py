@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from haast.config import EngineConfig
+from haast.engine.op_choice import DECODE_STEP
 from haast.engine.plan import Source, make_plan
 
 from .small_model import CONFIG
@@ -24,4 +25,13 @@ def planned(encoding="mxfp4", device=GPU, model=MODEL, **wishes):
 
 
 def choices(plan):
-    return {choice.op: (choice.implementation, choice.because) for choice in plan.ops}
+    """Of the ops one by one."""
+    return {
+        choice.op: (choice.implementation, choice.because)
+        for choice in plan.ops
+        if choice.op != DECODE_STEP
+    }
+
+
+def pins(plan):
+    return {op: name for op, name in plan.pins.items() if op != DECODE_STEP}

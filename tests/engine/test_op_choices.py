@@ -9,6 +9,7 @@ from haast import ops
 from haast.config import EngineConfig
 from haast.engine import load as load_module
 from haast.engine.load import prepare
+from haast.engine.op_choice import choose_decode_step
 from haast.engine.plan import make_plan, parameter_bytes
 from haast.model.config_file import read_model_config
 from haast.model.locate import demo_folder, packaged_folder
@@ -16,7 +17,7 @@ from haast.model.random_weights import random_parameters
 from haast.mxfp4 import Mxfp4Weight, SwizzledWeight
 
 from ..model.helpers import CPU
-from .planning import BY_KERNELS, GPU, LEFT, MODEL, WIDE, choices, planned
+from .planning import BY_KERNELS, GPU, LEFT, MODEL, WIDE, choices, pins, planned
 from .small_model import CONFIG
 
 NO_KERNEL = ("reference", "no kernel in its table")
@@ -31,7 +32,7 @@ def test_hopper_runs_the_kernels_there_are(kernels, gpu):
     plan = planned()
     expected = dict.fromkeys(BY_KERNELS, LEFT) | dict.fromkeys(others(*BY_KERNELS), NO_KERNEL)
     assert choices(plan) == expected and plan.is_swizzled
-    assert plan.pins == dict.fromkeys(others(*BY_KERNELS), "reference")
+    assert pins(plan) == dict.fromkeys(others(*BY_KERNELS), "reference")
 
 
 def test_dense_experts_run_references(kernels, gpu):
@@ -39,7 +40,7 @@ def test_dense_experts_run_references(kernels, gpu):
     dense = ("reference", "no kernel for dense experts")
     assert choices(plan)["moe_up"] == choices(plan)["moe_down"] == dense
     assert choices(plan)["route"] == LEFT and choices(plan)["linear"] == NO_KERNEL
-    assert not plan.is_swizzled and plan.pins == dict.fromkeys(others("route"), "reference")
+    assert not plan.is_swizzled and pins(plan) == dict.fromkeys(others("route"), "reference")
 
 
 @pytest.mark.parametrize(
@@ -57,14 +58,14 @@ def test_a_gpu_without_kernels_runs_references_and_says_so(kernels, gpu, found, 
     assert plan.warning == f"this GPU runs only references, which are slow: {why}"
     assert choices(plan)["moe_up"] == choices(plan)["route"] == ("reference", why)
     assert choices(plan)["linear"] == NO_KERNEL
-    assert not plan.is_swizzled and plan.pins == dict.fromkeys(others(), "reference")
+    assert not plan.is_swizzled and pins(plan) == dict.fromkeys(others(), "reference")
 
 
 def test_the_cpu_runs_references(kernels, gpu):
     plan = planned(device=CPU)
     expected = dict.fromkeys(BY_KERNELS, NOT_ON_CPU) | dict.fromkeys(others(*BY_KERNELS), NO_KERNEL)
     assert choices(plan) == expected and plan.warning is None
-    assert not plan.is_swizzled and plan.pins == dict.fromkeys(others(), "reference")
+    assert not plan.is_swizzled and pins(plan) == dict.fromkeys(others(), "reference")
 
 
 def test_attention_kernels_are_for_the_heads_of_gpt_oss(kernels, gpu):
@@ -130,3 +131,24 @@ def test_the_cpu_keeps_the_order_of_the_checkpoint(load_format):
     prepared = prepare(EngineConfig(devices="cpu", **wishes))
     assert not prepared.plan.is_swizzled
     assert isinstance(prepared.make_parameters(None).layers[0].up_weight, Mxfp4Weight)
+
+
+@pytest.mark.parametrize(
+    "wishes, why",
+    [
+        ({}, None),
+        ({"deterministic": True}, "deterministic"),
+        ({"kv_cache_format": "float8_e4m3fn"}, "KV cache in bfloat16"),
+        ({"quantization_encoding": "bfloat16"}, "MXFP4 experts"),
+    ],
+)
+def test_one_request_decodes_in_one_kernel_where_it_can(kernels, gpu, wishes, why):
+    config = read_model_config(packaged_folder("gpt-oss-20b") / "config.json")
+    wished = EngineConfig(**wishes)
+    encoding = wishes.get("quantization_encoding", "mxfp4")
+    choice = choose_decode_step(wished, config, encoding, GPU)
+    if why is None:
+        assert choice.implementation == ops.PERSISTENT
+    else:
+        assert choice.implementation == "reference" and why in choice.because
+    assert choose_decode_step(wished, config, encoding, CPU).implementation == "reference"

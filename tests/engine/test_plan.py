@@ -19,6 +19,7 @@ from haast.model.weights import load_parameters
 from haast.ops import MODEL_OPS
 
 from ..model.helpers import CPU
+from .planning import pins
 from .small_model import CONFIG
 
 ENCODINGS = ("mxfp4", "bfloat16")
@@ -94,7 +95,7 @@ def test_ample_memory_gives_every_row_its_full_length(monkeypatch):
     assert memory.naive_kv_bytes == 48 * PAGE_BYTES and memory.page_size == 128
     assert memory.weight_bytes == WEIGHTS and memory.available_bytes == 1 << 30
     assert memory.workspace_bytes == 0 and not plan.has_graphs
-    assert plan.pins == {op.name: "reference" for op in MODEL_OPS}
+    assert pins(plan) == {op.name: "reference" for op in MODEL_OPS}
     assert (plan.device, plan.encoding, plan.layout) == ("cpu", "mxfp4", "hf")
     assert (plan.model_path, plan.files) == (Path("somewhere"), ("a.safetensors",))
 

@@ -7,6 +7,7 @@ from haast.ops import DecodeStep
 from haast.ops.decode_step import twin
 from haast.ops.decode_step.cuda_persistent import MOST_STAMPED, PHASES
 
+from .gpu_cases import hopper  # noqa: F401 (a fixture)
 from .one_request import OneRequest
 
 pytestmark = pytest.mark.usefixtures("hopper")

@@ -71,6 +71,7 @@ class StepNetwork:
 
     @property
     def sizes(self) -> tasks.Sizes:
+        """From the tensors' shapes."""
         first = self.layers[0]
         num_experts, double, hidden = first.up_weight.shape
         return tasks.Sizes(
