@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haast.cli.options import model_options
+from haast.cli.options import FILE, model_options
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import numbers_option
 from haast.config import EngineConfig
 
 if TYPE_CHECKING:
+    from haast.bench.graph_experts import GraphExperts
     from haast.bench.rooflines import Ceilings
     from haast.bench.whole_model import Subject
 
@@ -23,20 +24,67 @@ positive = click.IntRange(1)
 @numbers_option("--batch", "1,8,32,64,128,256", "Requests at a time, with commas between.")
 @click.option("--input", "input_len", type=positive, default=1024, show_default=True)
 @click.option("--output", "output_len", type=click.IntRange(16), default=128, show_default=True)
+@click.option(
+    "--trace",
+    type=FILE,
+    metavar="FILE.json",
+    help="Then write one step of each batch as a Chrome trace, and print where its time goes.",
+)
 @OUT
 def decode(
-    batch: tuple[int, ...], input_len: int, output_len: int, out: Path | None, **options: Any
+    batch: tuple[int, ...],
+    input_len: int,
+    output_len: int,
+    trace: Path | None,
+    out: Path | None,
+    **options: Any,
 ) -> None:
     """Random prompts, read and then continued greedily. Speed counts steps in which every request
-    got a token; the floor is their bytes or FLOP at the ceilings measured in the same run."""
-    from haast.bench.decode import HEADING, measure, row_line
+    got a token; the floor is their bytes or FLOP at the ceilings measured in the same run.
 
+    With --trace the requests run once more under torch's profiler, which slows steps a little. A
+    kernel's time there is from the latest end before it to its own, as kernels overlap."""
+    from haast.bench.decode import HEADING, measure, row_line
+    from haast.bench.graph_experts import graph_experts
+    from haast.bench.trace import check_trace
+
+    if trace is not None:
+        check_trace(trace)
     length = input_len + output_len
     subject, ceilings = _load(options, max_batch_size=max(batch), max_length=length)
     click.echo(HEADING)
-    rows = _shown(measure(subject, batch, input_len, output_len, ceilings), row_line)
-    sizes = {"input": input_len, "output": output_len}
-    finish(_document("decode", options, subject, ceilings) | sizes | {"rows": rows}, out)
+    sizes: dict[str, Any] = {"input": input_len, "output": output_len}
+    with graph_experts(subject.loaded) as experts:
+        sizes["rows"] = _shown(measure(subject, batch, input_len, output_len, ceilings), row_line)
+        if trace is not None:
+            lengths = (batch, input_len, output_len)
+            sizes["traces"] = _traced(subject, lengths, experts, ceilings, trace)
+    finish(_document("decode", options, subject, ceilings) | sizes, out)
+
+
+def _traced(
+    subject: "Subject",
+    lengths: tuple[tuple[int, ...], int, int],
+    experts: "GraphExperts",
+    ceilings: "Ceilings",
+    path: Path,
+) -> list[dict[str, Any]]:
+    """A table a batch, printed as soon as it is known, and all of them in a file.
+
+    lengths  batch sizes, tokens of a prompt, tokens of an output
+    """
+    from haast.bench.timeline import table_lines
+    from haast.bench.trace import trace, write_trace
+
+    found = []
+    rows = []
+    for traced in trace(subject, *lengths, experts):
+        found.append(traced)
+        rows.append(traced.row(ceilings))
+        click.echo("\n".join(["", traced.title, *table_lines(rows[-1])]))
+    write_trace(path, found)
+    click.echo(f"\nwrote {path}")
+    return rows
 
 
 @click.command("prefill", short_help="A model's time to first token.")
