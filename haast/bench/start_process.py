@@ -62,35 +62,35 @@ def start(clock: Clock, wishes: dict[str, Any], input_len: int) -> dict[str, Any
 
     clock.end("import torch")
     from haast.cuda import launcher
-    from haast.engine.device import pick_device
-    from haast.engine.load import assemble, prepare
+    from haast.engine import load
     from haast.grammars import LlGrammars
     from haast.harmony import Tokenizer
-    from haast.model import safetensors_file, weights
+    from haast.model import weights
     from haast.mxfp4 import HopperLayout
 
     clock.end("other imports")
-    device = pick_device(wishes["devices"])
-    wait: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    torch.zeros(1, device=device)
+    has_gpu = wishes["devices"] != "cpu" and torch.cuda.is_available()
+    wait: Callable[[], object] = torch.cuda.synchronize if has_gpu else lambda: None
+    torch.zeros(1, device="cuda" if has_gpu else "cpu")
     wait()
-    clock.end("CUDA context" if device.type == "cuda" else "device")
+    clock.end("CUDA context")
     path = wishes["model_path"]
-    prepared = prepare(_config(wishes | {"model_path": path and Path(path)}))
+    prepared = load.prepare(_config(wishes | {"model_path": path and Path(path)}))
     clock.end("plan")
     tokenizer = Tokenizer(prepared.tokenizer)
     clock.end("tokenizer")
     grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
-    clock.end("grammars")
-    reading = clock.apart("reading files", safetensors_file.read_bytes)
-    weights.read_bytes = reading  # type: ignore[attr-defined]
+    weights.read_in_parts = clock.apart("reading files", weights.read_in_parts)
     HopperLayout.swizzle = clock.apart("swizzle", HopperLayout.swizzle, wait)  # type: ignore[method-assign]
-    parameters = prepared.make_parameters(None)
-    wait()
-    is_dummy = prepared.plan.layout == "dummy"
-    clock.end("random weights" if is_dummy else "weights to the device")
-    model = prepared.architecture.model(prepared.config, parameters, prepared.plan.max_length)
-    loaded = assemble(model, prepared.plan, tokenizer.stop_ids, grammars=grammars)
+    assemble = load.assemble
+
+    def after_weights(*args: Any, **kwargs: Any) -> load.Loaded:
+        wait()
+        clock.end("weights")
+        return assemble(*args, **kwargs)
+
+    load.assemble = after_weights
+    loaded = load.load(prepared, tokenizer.stop_ids, None, grammars)
     wait()
     clock.end("KV cache, engine")
     launcher._kernel = clock.apart("cubins", launcher._kernel)  # type: ignore[assignment]

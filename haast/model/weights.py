@@ -1,6 +1,8 @@
 """Checkpoint -> Parameters, streamed one tensor or one expert at a time; MXFP4 bytes stay bytes."""
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
 
@@ -19,6 +21,9 @@ Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 STAGING_BYTES = 64 << 20
+READERS = 8
+LEAST_PART = 4 << 20
+"""Bytes that are worth a thread"""
 BY_MXFP4 = f"MXFP4 cannot hold exactly within its group of {GROUP}"
 BY_KERNELS = f"is beyond the largest magnitude that GPU kernels take, {MAX_ELEMENT:g}"
 USE_BFLOAT16 = "load it with --quantization-encoding bfloat16"
@@ -169,16 +174,31 @@ class _Loader:
 
     def _fill(self, out: Tensor, stored: StoredTensor) -> None:
         """Stored bytes into a contiguous tensor, by way of the staging buffer for a GPU."""
+        place = out.view(torch.uint8).flatten()
         if self.staging is None:
-            read_bytes(stored, 0, out)
+            read_in_parts(stored, 0, place)
         else:
-            place = out.view(torch.uint8).flatten()
             for start in range(0, stored.nbytes, len(self.staging)):
                 chunk = self.staging[: stored.nbytes - start]
-                read_bytes(stored, start, chunk)
+                read_in_parts(stored, start, chunk)
                 place[start : start + len(chunk)].copy_(chunk)
         self.done += stored.nbytes
         self.progress(self.done, self.total)
+
+
+def read_in_parts(stored: StoredTensor, start: int, out: Tensor) -> None:
+    """Fill `out`, uint8 in host memory, with the tensor's bytes from `start` on.
+
+    Threads share a large one: copying out of the page cache is what takes the time.
+    """
+    size = max(LEAST_PART, -(-len(out) // READERS))
+    if len(out) <= size:
+        read_bytes(stored, start, out)
+        return
+    with ThreadPoolExecutor(READERS) as readers:
+        begins = range(0, len(out), size)
+        read = lambda begin: read_bytes(stored, start + begin, out[begin : begin + size])
+        deque(readers.map(read, begins), maxlen=0)
 
 
 def _staging_buffer(device: torch.device) -> Tensor | None:
