@@ -19,20 +19,31 @@ from haast.config import EngineConfig
 from haast.engine.engine import Engine, EngineDeadError
 from haast.errors import HaastError
 from haast.serve.engine_loop import Channel, EngineLoop
-from haast.serve.messages import EngineInfo, Progress, Ready, Start, Unloadable, to_plain
+from haast.serve.messages import (
+    EngineInfo,
+    Found,
+    FromEngine,
+    Progress,
+    Ready,
+    Start,
+    Unloadable,
+    to_plain,
+)
 
-Tell = Callable[[int, int], None]
+Tell = Callable[[FromEngine], None]
 Loader = Callable[[EngineConfig, Tell], tuple[Engine, EngineInfo]]
 
 
-def load_engine(config: EngineConfig, progress: Tell) -> tuple[Engine, EngineInfo]:
+def load_engine(config: EngineConfig, tell: Tell) -> tuple[Engine, EngineInfo]:
     """As `haast.llm.LLM` does. Raises HaastError, in one line, for what the user can mend."""
     from haast.engine.load import load, prepare  # torch, for whom tests do not wait
     from haast.grammars import LlGrammars
     from haast.harmony import Tokenizer
 
     started = perf_counter()
+    progress = lambda done, total: tell(Progress(done, total))
     prepared = prepare(config)
+    tell(Found(str(prepared.tokenizer)))
     plan = prepared.plan
     tokenizer = Tokenizer(prepared.tokenizer)
     grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
@@ -69,7 +80,7 @@ def _serve(channel: Channel, load: Loader) -> int:
     (start,) = channel.receive(None)
     assert isinstance(start, Start), start
     try:
-        engine, info = load(start.config, lambda done, all: channel.send(Progress(done, all)))
+        engine, info = load(start.config, channel.send)
     except HaastError as error:
         channel.send(Unloadable(str(error)))
         return 2

@@ -120,6 +120,12 @@ class Progress(msgspec.Struct, tag=True, array_like=True):
     total: int
 
 
+class Found(msgspec.Struct, tag=True, array_like=True):
+    """The model is there and its loading begins; where its tokenizer is."""
+
+    tokenizer: str
+
+
 class Ready(msgspec.Struct, tag=True, array_like=True):
     """The model is loaded."""
 
@@ -167,7 +173,7 @@ class Dead(msgspec.Struct, tag=True, array_like=True):
 
 
 ToEngine = Start | Submit | Cancel
-FromEngine = Progress | Ready | Unloadable | Refused | Stepped | Dead
+FromEngine = Found | Progress | Ready | Unloadable | Refused | Stepped | Dead
 
 
 def to_plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from haast.serve.errors import ApiError
 from haast.serve.gate import Gate
 from haast.serve.metrics import Exposition, Metrics
 from haast.serve.responses_api.store import ResponseStore
+from haast.serve.vocabulary import tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def make_service(
     client: EngineClient, settings: Settings, chat_template: Path | None = None
 ) -> Service:
     """The service of an engine that has started. Raises TokenizerError, TemplateError."""
-    tokenizer = Tokenizer(client.info.tokenizer)
+    tokenizer = tokenizer_of(client.info.tokenizer)
     template = None if chat_template is None else ChatTemplate(chat_template, tokenizer)
     metrics = Metrics()
     return Service(

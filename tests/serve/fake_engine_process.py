@@ -16,7 +16,7 @@ from haast.engine.request import TokenLogprobs
 from haast.engine.step import StepResult
 from haast.errors import HaastError
 from haast.serve.engine_process import main
-from haast.serve.messages import EngineInfo
+from haast.serve.messages import EngineInfo, Found, Progress
 
 VOCAB = 1000
 MASK_SIZE = 128
@@ -101,19 +101,20 @@ def make_engine(config, fate="", grammars=None):
     return Engine(runner, kv, limits, VOCAB, frozenset(), grammars=grammars)
 
 
-def load(config, progress):
+def load(config, tell):
     """The name is one of: fine, slow, failing, dying, crashing, hanging (at step FAILS_AT),
     unloadable, broken, endless (while loading).
     """
     name = config.model_path.name
-    progress(1, 2)
+    tell(Found("none"))
+    tell(Progress(1, 2))
     if name == "unloadable":
         raise HaastError("no such model: unloadable")
     if name == "broken":
         raise RuntimeError("libcuda.so is missing")
     if name == "endless":
         time.sleep(1000)
-    progress(2, 2)
+    tell(Progress(2, 2))
     return make_engine(config, name), EngineInfo(
         model_path=str(config.model_path),
         found="nothing",
