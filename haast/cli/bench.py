@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haast.cli import bench_model, bench_serve, bench_start
+from haast.cli import bench_agree, bench_model, bench_serve, bench_start
 from haast.cli.options import FILE, cache_format_option
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import model_option, numbers_option, tokens_option
@@ -177,6 +177,7 @@ def _start() -> tuple[int, "Ceilings"]:
 
 
 for other in (
+    bench_agree.agree,
     bench_model.decode,
     bench_model.prefill,
     bench_model.throughput,
