@@ -70,6 +70,7 @@ PURE = (
             "scheduler",
             "step",
             "waiting",
+            "wake",
         )
     ),
 )

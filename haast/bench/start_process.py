@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from haast.engine.wake import wake
 from haast.errors import HaastError
 
 TOKENS = 4
@@ -58,6 +59,7 @@ class Clock:
 
 def start(clock: Clock, wishes: dict[str, Any], input_len: int) -> dict[str, Any]:
     """Load a model as `haast.llm.LLM` does and run one prompt; what kind of start it was."""
+    wake(wishes["devices"])
     import torch
 
     clock.end("import torch")

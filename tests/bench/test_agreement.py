@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from haast import ops
+from haast.bench import agreement
 from haast.bench.agreement import (
     Difference,
     Way,
@@ -50,15 +52,27 @@ def test_where_answers_part():
     assert first_difference([1, 2, 3], [1, 9, 9]) == 1
 
 
+@pytest.fixture(scope="module")
+def load_once():
+    """In place of loading: a model of the same wishes is loaded once in this module."""
+    return cache(lambda way: load(prepare(way.wishes), frozenset()))
+
+
+@pytest.fixture(autouse=True)
+def loads(monkeypatch, load_once):
+    monkeypatch.setattr(agreement, "_load", lambda way: load_once(Way(way.wishes, None)))
+    return lambda wishes: load_once(Way(wishes, None))
+
+
 def test_encodings_agree():
     dense = replace(PLAIN, quantization_encoding="bfloat16")
     assert compare(Way(PLAIN, {}), Way(dense, {}), PROMPTS, NUM_TOKENS) == []
 
 
-def test_differences_are_told_with_the_reference_s_margin():
+def test_differences_are_told_with_the_reference_s_margin(loads):
     found = compare(Way(PLAIN, {}), Way(COARSE, {}), PROMPTS, NUM_TOKENS)
     assert 2 < len(found) <= 6 and len({d.prompt for d in found}) == len(found)
-    ours, theirs = (load(prepare(wishes), frozenset()) for wishes in (PLAIN, COARSE))
+    ours, theirs = loads(PLAIN), loads(COARSE)
     for difference in found[:2]:
         index, position = difference.prompt, difference.position
         answer = greedy(ours, PROMPTS[index])
@@ -110,7 +124,8 @@ def agree(*options):
     return CliRunner().invoke(command, ["agree", *common, *options])
 
 
-def test_the_command_tells_by_its_exit_code(tmp_path):
+def test_the_command_tells_by_its_exit_code(tmp_path, monkeypatch):
+    monkeypatch.undo()  # this one loads
     path = tmp_path / "r.jsonl"
     out = str(path)
     same = agree("--other", "max_batch_size=3", "--out", out)

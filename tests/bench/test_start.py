@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from haast.bench import start, start_process
 from haast.bench.start import first_token_s, measure, median_run, table_lines
 from haast.bench.start_process import TOKENS, Clock
 from haast.cli.bench import command
@@ -93,6 +94,15 @@ def test_a_real_process(tmp_path):
     assert (record["bench"], record["model"], record["input"]) == ("start", "haast-tiny", 5)
 
 
-def test_a_process_that_cannot_load(tmp_path):
-    with pytest.raises(HaastError, match=r"^the process ended early: .*no such file or folder$"):
-        measure(EngineConfig(devices="cpu", model_path=tmp_path / "none"), 5)
+def test_what_cannot_be_loaded_is_one_line(tmp_path):
+    wishes = {"devices": "cpu", "model_path": str(tmp_path / "none")}
+    asked = {"began_ns": 0, "input": 5, "wishes": wishes}
+    with pytest.raises(SystemExit) as end:
+        start_process.main(json.dumps(asked))
+    assert end.value.code == f"{tmp_path / 'none'}: no such file or folder"
+
+
+def test_a_process_that_fails_is_told_by_its_last_line(monkeypatch):
+    monkeypatch.setattr(start, "MODULE", "haast.nothing")
+    with pytest.raises(HaastError, match=r"^the process ended early: .*No module named haast.noth"):
+        measure(EngineConfig(), 5)
