@@ -1,11 +1,13 @@
 """Weights, hidden states and settings that a wrong bound would get wrong, for CPU and GPU."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 from torch import Tensor
 
 from haast.bench.small_cases import settings
-from haast.ops import Sampling, sample
-from haast.ops.shortlist import ShadowHead
+from haast.ops import Sampling, ShadowHead, linear, sample, shadow_of, shortlist
 from haast.ops.shortlist.reference import ends
 
 from ..mxfp4.exact import as_bits
@@ -96,3 +98,29 @@ def check_tokens(logits: Tensor, short: Tensor, sampling: Sampling) -> None:
     assert (same | is_left_out).all(), (~(same | is_left_out)).nonzero()[0].tolist()
     expected, got = sample.reference(logits, sampling), sample.reference(short, sampling)
     assert torch.equal(got, expected), (got != expected).nonzero().flatten().tolist()
+
+
+def check_shortlist(
+    x: Tensor, weight: Tensor, shadow: ShadowHead, sampling: Sampling
+) -> tuple[str, ...]:
+    """The kernel's logits are those of `linear` by our kernel, or -inf where tokens do not care."""
+    kernel = shortlist.kernels[0]
+    assert kernel.rejects(x, weight, shadow, sampling) is None
+    logits = linear.kernels[0].fn(x, weight, None)
+    short, again = (kernel.fn(x, weight, shadow, sampling) for _ in "ab")
+    assert torch.equal(as_bits(short), as_bits(again))
+    is_left_out = short == -torch.inf
+    same = as_bits(short) == as_bits(logits)
+    assert (same | is_left_out).all(), (~(same | is_left_out)).nonzero()[0].tolist()
+    expected, got = sample(logits, sampling), sample(short, sampling)
+    assert torch.equal(got, expected), (got != expected).nonzero().flatten().tolist()
+    return kernel.symbols(x, weight, shadow, sampling)
+
+
+def run_shortlist(device: torch.device) -> Iterator[str]:
+    """Its kernels at small shapes; symbols launched."""
+    for num_tokens, kind in product((1, 9), KINDS):
+        weight = make_weight(kind, 1057, 192)
+        x = make_x(kind, weight, shadow_of(weight), num_tokens, 3).to(device)
+        weight = weight.to(device)
+        yield from check_shortlist(x, weight, shadow_of(weight), on(mixed(num_tokens), device))
