@@ -287,7 +287,7 @@ __device__ void scan(const Scan& p) {
 constexpr int WARPS = 16;
 constexpr int THREADS = 32 * WARPS;
 constexpr int BLOCK = 128;    // bytes of a row at a time
-constexpr int DEPTH = 6;      // of them on their way
+constexpr int DEPTH = 5;      // of them on their way; with more it does not fit beside the scan
 constexpr int HELD = 8;       // CTAs of the scan whose best a lane holds
 constexpr int FEW_ROWS = 64;  // that are fetched ahead
 constexpr float MIN_P_SLACK = 0.01f;
