@@ -7,6 +7,7 @@ import torch
 
 from haast.bench.small_cases import settings
 from haast.ops import linear, sample, shadow_of, shortlist
+from haast.ops.shortlist.shadow import LOSS, SPARE_PRODUCTS
 
 from ..mxfp4.exact import as_bits
 from .gpu_cases import (
@@ -99,6 +100,27 @@ def test_bits_of_a_token_do_not_depend_on_the_others(num_tokens):
     both = (some > -torch.inf) & (together[:num_tokens] > -torch.inf)
     assert both.any(1).all()
     assert torch.equal(as_bits(some)[both], as_bits(together[:num_tokens])[both])
+
+
+def test_sums_lose_less_than_the_proof_allows():
+    """Of 2880 products of all sizes that all but cancel, so that what is lost can be seen."""
+    generator = torch.Generator().manual_seed(4)
+    rows, k = 4096, HEAD[1]
+    x = torch.randn(16, k // 2, generator=generator)
+    x = x * torch.exp2(torch.randint(-12, 13, x.shape, generator=generator).float())
+    weight = torch.randn(rows, k // 2, generator=generator)
+    is_left = torch.rand(weight.shape, generator=generator) < 0.01
+    opposite = torch.where(is_left, 0.0, -weight)
+    order = torch.randperm(k, generator=generator)
+    x, weight = (
+        torch.cat(halves, 1)[:, order].bfloat16().to(DEVICE)
+        for halves in ((x, x), (weight, opposite))
+    )
+    exact, size = (f(x.double()) @ f(weight.double()).T for f in (torch.Tensor.clone, torch.abs))
+    lost = (linear.kernels[0].fn(x, weight, None) - exact).abs() - exact.abs() * 2**-8
+    share = float((lost / size).max() / (LOSS * (k + SPARE_PRODUCTS)))
+    print(f"sums lose {share:.5f} of what the proof allows")
+    assert share < 1
 
 
 def test_a_step_reads_what_the_kernels_before_it_write():
