@@ -24,7 +24,7 @@ BOUNDED = (
     {"temperature": 0.0, "top_p": 0.5},
     {"temperature": 1.0, "top_k": 5},
     {"temperature": 0.7, "top_k": 64, "top_p": 0.9, "min_p": 0.3},
-    {"temperature": 2.0, "min_p": 0.05},
+    {"temperature": 2.0, "min_p": 0.1},
 )
 UNBOUNDED = (
     {"temperature": 1.0},
@@ -32,6 +32,7 @@ UNBOUNDED = (
     {"temperature": 1.0, "top_p": 0.9},
     {"temperature": 1.0, "top_p": 0.9, "min_p": 0.3},
     {"temperature": 1.0, "min_p": 0.001},
+    {"temperature": 2.0, "min_p": 0.05},
 )
 WANTING_MORE = (
     {"logprobs": 0},

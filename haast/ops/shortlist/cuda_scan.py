@@ -14,8 +14,6 @@ from haast.ops.shortlist.shadow import ShadowHead
 MAX_TOKENS = 16
 MAX_GROUPS = 256
 """CTAs that look at the codes; each tells one lower end a token"""
-MAX_TOP_K = 64
-"""Up to which the lower ends of 132 CTAs are worth more than nothing"""
 _FEW = 8
 """Tokens up to which one half of the mma's rows will do"""
 _WARPS = 8
