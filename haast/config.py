@@ -81,6 +81,9 @@ class EngineConfig:
     deterministic: bool = False
     """whether a request's tokens and log-probabilities depend on it alone, to the bit: not on what
     shares its batch, on chunks or on cached prefixes. Slower; takes a GPU with kernels"""
+    shortlist_head: bool = False
+    """whether steps of few rows find their tokens by an 8-bit shadow of the language-model head
+    wherever that gives the same tokens; takes half the head's memory besides it"""
     kv_cache_page_size: int = 128
     kv_cache_format: CacheFormat = "bfloat16"
     """of keys and values; float8_e4m3fn takes half the memory and keeps 3 bits of mantissa"""
@@ -101,6 +104,11 @@ class EngineConfig:
             raise ConfigError(
                 "max_batch_input_tokens must be at least max_batch_size, so that every request can "
                 f"decode; got {self.max_batch_input_tokens} and {self.max_batch_size}"
+            )
+        if self.shortlist_head and self.deterministic:
+            raise ConfigError(
+                "shortlist_head and deterministic exclude each other: with the latter the head is "
+                "computed in another order"
             )
         if self.kv_cache_page_size not in PAGE_SIZES:
             raise ConfigError(
@@ -172,6 +180,8 @@ class Plan:
     """whether decode steps are replayed as CUDA graphs"""
     ops: tuple[OpChoice, ...]
     memory: MemoryPlan
+    has_shadow_head: bool = False
+    """whether steps of few rows may find their tokens by a shadow of the head"""
     warning: str | None = None
     """what to tell the user before anything runs, in one line"""
 

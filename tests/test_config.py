@@ -17,6 +17,11 @@ REFUSED = [
         {"kv_cache_format": "fp8"},
         "kv_cache_format must be bfloat16 or float8_e4m3fn; got fp8",
     ),
+    (
+        {"shortlist_head": True, "deterministic": True},
+        "shortlist_head and deterministic exclude each other: with the latter the head is "
+        "computed in another order",
+    ),
 ]
 
 

@@ -171,6 +171,7 @@ def _document(
         load_format=options["load_format"],
         encoding=subject.plan.encoding,
         cache_format=subject.plan.memory.cache_format,
+        has_shadow_head=subject.plan.has_shadow_head,
         load_s=subject.load_s,
         kv_bytes=subject.plan.memory.kv_bytes,
         ceilings=vars(ceilings),

@@ -127,6 +127,12 @@ _ENGINE_OPTIONS = (
         "Slower; takes a GPU with kernels.",
     ),
     click.option(
+        "--shortlist-head",
+        is_flag=True,
+        help="Steps of up to 16 rows find their tokens by an 8-bit shadow of the language-model "
+        "head where that gives the same ones: greedy, or a top-k up to 64, or min-p alone.",
+    ),
+    click.option(
         "--kv-cache-page-size",
         "--block-size",
         type=int,

@@ -95,6 +95,9 @@ def describe_plan(config: EngineConfig, plan: Plan, server: dict[str, Any] | Non
         "device": plan.device,
         "max_length": plan.max_length,
         "max_batch_size": plan.max_batch_size,
+        "language-model head": "whole, or by an 8-bit shadow where tokens are the same"
+        if plan.has_shadow_head
+        else "whole",
         "CUDA graphs": "of decode steps, captured when first needed" if plan.has_graphs else "none",
     }
     pages = f"{memory.num_pages} + {memory.num_window_pages} pages of {memory.page_size}"

@@ -91,6 +91,8 @@ def assemble(
 ) -> Loaded:
     """An engine over a model, with the KV cache that the plan names; see `Engine`."""
     memory = plan.memory
+    if plan.has_shadow_head:
+        model.cast_shadow()
     runner = TorchRunner(
         model,
         KVCache.empty(

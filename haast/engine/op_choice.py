@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from haast.config import ConfigError, Encoding, ModelConfig, OpChoice
+from haast.config import ConfigError, Encoding, EngineConfig, ModelConfig, OpChoice
 from haast.ops import (
     MODEL_OPS,
     REFERENCE,
@@ -15,6 +15,7 @@ from haast.ops import (
     moe_up,
     rope_kv_write,
     route,
+    shortlist,
     why_no_kernels,
 )
 from haast.ops.attention.check import why_not_this_network
@@ -35,14 +36,15 @@ DETERMINISTIC = {
 
 
 def choose_ops(
-    model: ModelConfig, encoding: Encoding, device: torch.device, *, is_deterministic: bool
+    config: EngineConfig, model: ModelConfig, encoding: Encoding, device: torch.device
 ) -> tuple[OpChoice, ...]:
     """Of every op that generating runs.
 
     Raises ConfigError if deterministic results are wished for where no kernel gives them.
     """
-    choices = tuple(_choose(op, model, encoding, device) for op in MODEL_OPS)
-    if not is_deterministic:
+    ops = (*MODEL_OPS, shortlist) if config.shortlist_head else MODEL_OPS
+    choices = tuple(_choose(op, model, encoding, device) for op in ops)
+    if not config.deterministic:
         return choices
     for name in (attention.name, *EXPERT_OPS):
         if not runs_kernel(choices, name):

@@ -23,6 +23,7 @@ from haast.model.parameters import EXPERT_LAYOUTS
 from haast.mxfp4 import GROUP
 from haast.ops import attention, why_no_kernels
 from haast.ops.attention.check import MAX_REQUESTS, PAGE_SIZE
+from haast.ops.shortlist.shadow import shadow_bytes
 
 DEFAULT_BATCH = {True: 256, False: 8}
 """Whether on a GPU -> requests computed at a time, if nobody wishes for a number"""
@@ -50,12 +51,14 @@ def make_plan(
 
     Raises ConfigError in one line if the wishes do not fit the model or the memory.
     """
-    ops = choose_ops(model, encoding, device, is_deterministic=config.deterministic)
+    ops = choose_ops(config, model, encoding, device)
     batch_size = _batch_size(config, device)
     if runs_kernel(ops, attention.name):
         _check_limits_of_kernels(config, batch_size)
     is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
     weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
+    if config.shortlist_head:
+        weight_bytes += shadow_bytes(model.vocab_size, model.hidden_size)
     workspace_bytes = _workspace_bytes(config, batch_size, model, device)
     available = int(free_memory(device) * config.device_memory_utilization)
     budget = available - weight_bytes - workspace_bytes
@@ -80,6 +83,7 @@ def make_plan(
         max_queue_size=config.max_queue_size,
         has_graphs=are_capturable(ops, device),
         ops=ops,
+        has_shadow_head=config.shortlist_head,
         warning=_warning(device),
         memory=MemoryPlan(
             available_bytes=available,

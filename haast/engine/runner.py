@@ -1,5 +1,6 @@
 """TorchRunner: computes steps on a device, without waiting for it."""
 
+from dataclasses import replace
 from itertools import compress
 
 import numpy as np
@@ -13,6 +14,7 @@ from haast.engine.inputs import FLOAT_FIELDS, Layout, Words, pack
 from haast.engine.launched import Launched, Sampled
 from haast.engine.mask_buffer import MaskBuffer
 from haast.engine.request import Request
+from haast.engine.shortlist import fits_shortlist
 from haast.engine.step import Pending, Step
 from haast.engine.tables import Tables
 from haast.model.gpt_oss import GptOss
@@ -35,6 +37,7 @@ class TorchRunner:
     has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
                 capturable
     waited_s    how long the host has waited for results
+    num_short_steps  those whose logits came by way of a shadow head
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class TorchRunner:
         self.kv = kv
         self.pins = pins
         self.waited_s = 0.0
+        self.num_short_steps = 0
         self._tables = Tables(max_batch_size, max_pages, page_size, vocab_size)
         self._extras = Extras(vocab_size, device)
         self._masks = MaskBuffer(max_batch_size, vocab_size, device)
@@ -77,12 +81,14 @@ class TorchRunner:
             if graphs is None or layout is None:
                 layout = Layout(step.num_tokens, requests, count)
                 self._send(step, layout)
+                layout = self._with_head(layout, step)
                 rows = self._sampled_rows(layout, decodes, max(step.counts))
-                logits = self.model.logits(rows) if count else rows
+                logits = self._logits(layout, rows) if count else rows
             else:
                 self._send(step, layout)
+                layout = self._with_head(layout, step)
                 rows = graphs.run(layout, layout.num_requests if decodes else 0)[:count]
-                logits = rows if layout.num_samples <= FEW_ROWS else self.model.logits(rows)
+                logits = rows if _has_logits(layout) else self.model.logits(rows)
             launched = Launched(self, step, layout, logits)
             if not step.masked:
                 launched.take(*self._sample(step, layout, logits, None))
@@ -135,10 +141,24 @@ class TorchRunner:
         words = pack(step, rows, settings, self._tables.page_size, layout)
         self._inbox[: len(words)].copy_(self._pinned(words), non_blocking=True)
 
+    def _with_head(self, layout: Layout, step: Step) -> Layout:
+        """By way of the shadow head if it gives the tokens of a step, which was sent before."""
+        has_none = self.model.shadow is None or not fits_shortlist(step)
+        if has_none or self._extras.are_wanted(step):
+            return layout
+        self.num_short_steps += 1
+        return replace(layout, is_short=True)
+
     def _replayed(self, layout: Layout, num_decodes: int) -> Tensor:
         """What graphs replay: logits of few rows, hidden states of many."""
         hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
-        return self.model.logits(hidden) if layout.num_samples <= FEW_ROWS else hidden
+        return self._logits(layout, hidden) if _has_logits(layout) else hidden
+
+    def _logits(self, layout: Layout, hidden: Tensor) -> Tensor:
+        """Of the rows that sample."""
+        if not layout.is_short:
+            return self.model.logits(hidden)
+        return self.model.short_logits(hidden, self._sampling(layout, len(hidden)))
 
     def _sampled_rows(self, layout: Layout, num_decodes: int, most_tokens: int) -> Tensor:
         """Hidden states after which the step in the inbox samples, in order."""
@@ -173,8 +193,15 @@ class TorchRunner:
         count = len(step.sampling)
         if count == 0:
             return self._samples[:0], None
+        sampling = self._sampling(layout, count)
+        token_ids, logprobs = self._extras.sample(step, logits, sampling, masks)
+        self._samples[:count].copy_(token_ids)
+        return token_ids, logprobs
+
+    def _sampling(self, layout: Layout, count: int) -> ops.Sampling:
+        """How the first rows that sample are drawn."""
         fields = self._fields(layout)
-        sampling = ops.Sampling(
+        return ops.Sampling(
             temperature=fields["temperature"][:count],
             top_k=fields["top_k"][:count],
             top_p=fields["top_p"][:count],
@@ -182,9 +209,6 @@ class TorchRunner:
             seed=fields["seed"][:count],
             position=fields["position"][:count],
         )
-        token_ids, logprobs = self._extras.sample(step, logits, sampling, masks)
-        self._samples[:count].copy_(token_ids)
-        return token_ids, logprobs
 
     def _fields(self, layout: Layout) -> dict[str, Tensor]:
         """Views of the inbox; those of layouts that come again are kept."""
@@ -201,3 +225,8 @@ class TorchRunner:
     def _pinned(self, words: Words) -> Tensor:
         tensor = torch.from_numpy(words)
         return tensor.pin_memory() if self.model.device.type == "cuda" else tensor
+
+
+def _has_logits(layout: Layout) -> bool:
+    """Whether its graph holds the head too."""
+    return layout.is_short or layout.num_samples <= FEW_ROWS

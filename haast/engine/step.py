@@ -99,7 +99,11 @@ class Runner(Protocol):
     """Computes steps in the order in which they are launched.
 
     Until a request has min_tokens tokens its `end_ids` must not be sampled.
+
+    num_short_steps  steps whose logits came by way of a shadow head
     """
+
+    num_short_steps: int
 
     def launch(self, step: Step) -> Pending:
         """Start a step without waiting for it or for an earlier one.

@@ -21,6 +21,7 @@ class GptOss:
         self.dtype = parameters.embedding.dtype
         cos, sin = ops.rope_tables(config.rope, config.head_dim, max_length)
         self.rope_tables = (cos.to(self.device), sin.to(self.device))
+        self.shadow: ops.ShadowHead | None = None
 
     def forward(self, token_ids: Tensor, meta: ops.StepMeta, kv: KVCache) -> Tensor:
         """Run the new tokens of one step; their keys and values are added to the cache.
@@ -43,6 +44,15 @@ class GptOss:
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
         return ops.linear(hidden, self.parameters.lm_head, None)
+
+    def cast_shadow(self) -> None:
+        """Make the shadow head that `short_logits` needs."""
+        self.shadow = ops.shadow_of(self.parameters.lm_head)
+
+    def short_logits(self, hidden: Tensor, sampling: ops.Sampling) -> Tensor:
+        """The same as `logits`, or -inf where a token cannot be sampled."""
+        assert self.shadow is not None
+        return ops.shortlist(hidden, self.parameters.lm_head, self.shadow, sampling)
 
     def _attention(
         self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache

@@ -234,6 +234,7 @@ class EngineLoop:
             prefix_hits=self._prefix_hits,
             num_preemptions=scheduler.num_preemptions,
             steps=self._num_steps,
+            short_steps=self.engine.runner.num_short_steps,
         )
 
     def _collect_garbage(self) -> None:

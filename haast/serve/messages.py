@@ -74,6 +74,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     kv_usage        share of the KV cache that requests hold, in [0, 1]
     prefix_queries  prompt tokens of the requests that were admitted
     prefix_hits     those of them whose keys and values were cached
+    short_steps     steps whose logits came by way of a shadow head
     dead_because    why there is no engine, yet or any more
     """
 
@@ -84,6 +85,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     prefix_hits: int = 0
     num_preemptions: int = 0
     steps: int = 0
+    short_steps: int = 0
     dead_because: str | None = None
 
 

@@ -104,6 +104,10 @@ class Exposition(Collector):
         yield self._counter("prefix_cache_queries", "Prompt tokens looked up.", queries)
         yield self._counter("prefix_cache_hits", "Prompt tokens found cached.", hits)
         yield self._counter("num_preemptions", "Requests put back to wait.", stats.num_preemptions)
+        text = "Steps of the engine."
+        yield self._counter("engine_steps", text, stats.steps, "haast")
+        text = "Steps whose tokens a shadow of the head found."
+        yield self._counter("shortlisted_steps", text, stats.short_steps, "haast")
         config = InfoMetricFamily("vllm:cache_config", "The KV cache.", labels=_LABELS)
         config.add_metric(self._values, {"num_tokens": str(self._client.info.kv_tokens)})
         yield config

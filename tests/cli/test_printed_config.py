@@ -38,6 +38,7 @@ def test_pretty_printed_config_names_what_was_decided(haast, nothing_loads):
         "kv cache": "4.1 MB in 12 + 9 pages of 128 (full + sliding layers)",
         "kv tokens": "1536",
         "full-length requests": "2",
+        "language-model head": "whole",
         "CUDA graphs": "none",
     }
     assert expected.items() <= rows.items()

@@ -48,6 +48,8 @@ class Done:
 class FakeRunner:
     """Gives `token_at`; a step takes `step_s`."""
 
+    num_short_steps = 0
+
     def __init__(self, fate="", step_s=0.0):
         self.fate = fate
         self.step_s = step_s

@@ -143,7 +143,14 @@ def test_metrics():
     asked = api.asked(n=2, max_tokens=50)
     api.asked(n=1)
     api.engine.now = msgspec.structs.replace(
-        EngineStats(), num_running=3, num_waiting=2, kv_usage=0.5, prefix_hits=7, num_preemptions=1
+        EngineStats(),
+        num_running=3,
+        num_waiting=2,
+        kv_usage=0.5,
+        prefix_hits=7,
+        num_preemptions=1,
+        steps=9,
+        short_steps=4,
     )
     found = samples(api)
     assert found["vllm:num_requests_running",] == 3 and found["vllm:num_requests_waiting",] == 2
@@ -151,6 +158,8 @@ def test_metrics():
     assert found["vllm:prefix_cache_hits_total",] == 7
     assert found["vllm:prefix_cache_queries_total",] == 0
     assert found["vllm:num_preemptions_total",] == 1
+    assert found["haast:engine_steps_total",] == 9
+    assert found["haast:shortlisted_steps_total",] == 4
     assert (found["haast:engine_up",], found["haast:engine_restarts_total",]) == (1, 0)
     assert found["vllm:prompt_tokens_total",] == 2 * len(asked.prompt_ids)
     assert found["vllm:generation_tokens_total",] == 3 * len(ids)
