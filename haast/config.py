@@ -1,8 +1,9 @@
 """ModelConfig: what the network is. EngineConfig: what the user wishes. Plan: what was decided."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from haast.errors import HaastError
 
@@ -12,6 +13,10 @@ LoadFormat = Literal["auto", "dummy"]
 CacheFormat = Literal["bfloat16", "float8_e4m3fn"]
 CACHE_FORMATS: tuple[CacheFormat, ...] = ("bfloat16", "float8_e4m3fn")
 PAGE_SIZES = (64, 128, 256)
+LOOKUP = (3, 5)
+"""Shortest and longest n-gram that drafts are looked up by, if nobody wishes for one"""
+MOST_DRAFTED = 63
+"""Tokens after one in a step, and of an n-gram"""
 
 
 class ConfigError(HaastError):
@@ -58,6 +63,60 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class SpeculativeConfig:
+    """Guesses at a request's next tokens, verified several a step; vLLM's names.
+
+    method                  ngram: what followed where the request's last tokens stood before
+    num_speculative_tokens  most that are guessed at a time
+    prompt_lookup_min, prompt_lookup_max
+                            last tokens that must have stood there, at least, and that are compared;
+                            one that is not given is as the other
+    Raises ConfigError that names the field.
+    """
+
+    method: Literal["ngram"]
+    num_speculative_tokens: int = 7
+    prompt_lookup_min: int | None = None
+    prompt_lookup_max: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method != "ngram":
+            raise ConfigError(f"speculative_config: method must be ngram; got {self.method}")
+        for name in ("num_speculative_tokens", "prompt_lookup_min", "prompt_lookup_max"):
+            value = getattr(self, name)
+            is_absent = value is None and name != "num_speculative_tokens"
+            if not is_absent and (type(value) is not int or not 1 <= value <= MOST_DRAFTED):
+                raise ConfigError(
+                    f"speculative_config: {name} must be a whole number from 1 to {MOST_DRAFTED}; "
+                    f"got {value!r}"
+                )
+        shortest, longest = self.lookup
+        if shortest > longest:
+            raise ConfigError(
+                f"speculative_config: prompt_lookup_min {shortest} exceeds prompt_lookup_max "
+                f"{longest}"
+            )
+
+    @property
+    def lookup(self) -> tuple[int, int]:
+        """Shortest and longest n-gram."""
+        shortest, longest = self.prompt_lookup_min, self.prompt_lookup_max
+        return (shortest or longest or LOOKUP[0], longest or shortest or LOOKUP[1])
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "SpeculativeConfig":
+        """From the names and values of a JSON object. Raises ConfigError."""
+        known = cls.__dataclass_fields__
+        if unknown := [name for name in fields if name not in known]:
+            raise ConfigError(
+                f"speculative_config: no field {unknown[0]!r}; there are {', '.join(known)}"
+            )
+        if "method" not in fields:
+            raise ConfigError("speculative_config: method is missing; it must be ngram")
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """The user's wishes. None means: decide for me."""
 
@@ -86,6 +145,8 @@ class EngineConfig:
     """of keys and values; float8_e4m3fn takes half the memory and keeps 3 bits of mantissa"""
     max_queue_size: int = 4096
     """requests that may wait; further ones are refused"""
+    speculative_config: SpeculativeConfig | None = None
+    """how next tokens are guessed, to be verified several a step; None = they are not"""
 
     def __post_init__(self) -> None:
         if not 0 < self.device_memory_utilization <= 1:
@@ -172,6 +233,9 @@ class Plan:
     """whether decode steps are replayed as CUDA graphs"""
     ops: tuple[OpChoice, ...]
     memory: MemoryPlan
+    speculative_config: SpeculativeConfig | None = None
+    max_drafts: int = 0
+    """guesses that one step verifies at most, over all its requests"""
     warning: str | None = None
     """what to tell the user before anything runs, in one line"""
 

@@ -56,6 +56,7 @@ PURE = (
     *(
         f"engine/{name}.py"
         for name in (
+            "drafts",
             "engine",
             "intake",
             "kv_pages",

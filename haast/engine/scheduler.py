@@ -3,6 +3,7 @@
 from bisect import insort
 from collections.abc import Callable
 
+from haast.engine.drafts import Drafter
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
 from haast.engine.request import Request, Status
@@ -20,9 +21,16 @@ class Scheduler:
 
     num_leaving  ended requests that still hold pages until a launched step has run
     forget       called when a request leaves the running ones, before the next step
+    drafter      adds guesses to the decodes; None = nobody does
     """
 
-    def __init__(self, kv: KVPages, limits: Limits, forget: Callable[[Request], None]) -> None:
+    def __init__(
+        self,
+        kv: KVPages,
+        limits: Limits,
+        forget: Callable[[Request], None],
+        drafter: Drafter | None = None,
+    ) -> None:
         self.kv = kv
         self.limits = limits
         self.waiting = WaitingQueue()
@@ -30,6 +38,7 @@ class Scheduler:
         self.decoding: list[Request] = []
         self.num_leaving = 0
         self.num_preemptions = 0
+        self.drafter = drafter
         self._forget = forget
         self._chunked: list[Request] = []
         """those with a chunk in the last step"""
@@ -86,11 +95,13 @@ class Scheduler:
         """One token of every request that may go on; this loop is the host's cost of a step."""
         requests, starts = step.requests, step.starts
         input_ids, input_rows = step.input_ids, step.input_rows
-        row = 0
+        drafter, row = self.drafter, 0
+        if drafter is not None:
+            drafter.begin_step(self.num_running)
         # A preemption in the loop removes requests from the end of the list: none before this one.
         for request in self.decoding:
             position = request.num_computed
-            if position == request.last_position:
+            if position == request.last_position or request.num_in_flight > 1:
                 continue
             if position >= request.next_event and not self._has_page(request, position):
                 continue
@@ -106,6 +117,8 @@ class Scheduler:
             request.num_computed = position + 1
             request.sample_row = row
             row += 1
+            if drafter is not None and request.drafts is not None:
+                row += drafter.add_rows(step, request, position)
         step.counts, step.samples = [1] * row, [True] * row
         step.sampling, step.num_tokens = requests[:], row
 

@@ -19,6 +19,8 @@ class Step:
     input_rows  where it is then found among that step's samples, else -1
     sampling    requests of the rows that sample, in order; a StepResult is parallel to it
     masked      rows of `sampling` that a mask constrains, in order
+    drafts      (row, count): so many decodes after this one are of the same request, at the
+                positions after it, and their tokens are guesses; see `haast.engine.drafts`
     leaving     ended requests whose pages are held until this step has run
 
     The runner copies what it needs in `launch`: a request's page lists and output change with later
@@ -28,6 +30,7 @@ class Step:
 
     __slots__ = (
         "counts",
+        "drafts",
         "input_ids",
         "input_rows",
         "leaving",
@@ -48,6 +51,7 @@ class Step:
         self.input_rows: list[int] = []
         self.sampling: list[Request] = []
         self.masked: list[int] = []
+        self.drafts: list[tuple[int, int]] = []
         self.leaving: list[Request] = []
         self.num_tokens = 0
 
