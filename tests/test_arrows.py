@@ -63,6 +63,7 @@ PURE = (
             "kv_plan",
             "limits",
             "masks",
+            "ngrams",
             "outputs",
             "pages",
             "prefix_cache",

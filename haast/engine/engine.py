@@ -125,7 +125,7 @@ class Engine:
             self._commit()
         if step is not None and step.masked:
             self._sample(step)
-        if self._launched and (step is None or self.max_in_flight == 1):
+        if self._launched and (step is None or self.max_in_flight == 1 or step.is_awaited):
             self._commit()
         if not (self._launched or self.scheduler.num_running or self.scheduler.waiting):
             self.kv.check_idle()

@@ -29,7 +29,7 @@ class Scheduler:
         kv: KVPages,
         limits: Limits,
         forget: Callable[[Request], None],
-        drafter: Drafter | None = None,
+        drafter: Drafter | None,
     ) -> None:
         self.kv = kv
         self.limits = limits
@@ -96,8 +96,6 @@ class Scheduler:
         requests, starts = step.requests, step.starts
         input_ids, input_rows = step.input_ids, step.input_rows
         drafter, row = self.drafter, 0
-        if drafter is not None:
-            drafter.begin_step(self.num_running)
         # A preemption in the loop removes requests from the end of the list: none before this one.
         for request in self.decoding:
             position = request.num_computed
@@ -118,9 +116,11 @@ class Scheduler:
             request.sample_row = row
             row += 1
             if drafter is not None and request.drafts is not None:
-                row += drafter.add_rows(step, request, position)
+                row += drafter.add_rows(step, request, position, len(self.decoding))
         step.counts, step.samples = [1] * row, [True] * row
         step.sampling, step.num_tokens = requests[:], row
+        if drafter is not None:
+            drafter.end_step(step, len(self.decoding))
 
     def _has_page(self, request: Request, position: int) -> bool:
         """See to the page of a position, at the cost of others that come later in order."""

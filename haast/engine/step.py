@@ -21,6 +21,7 @@ class Step:
     masked      rows of `sampling` that a mask constrains, in order
     drafts      (row, count): so many decodes after this one are of the same request, at the
                 positions after it, and their tokens are guesses; see `haast.engine.drafts`
+    is_awaited  whether it is committed before the next one is scheduled, for the sake of `drafts`
     leaving     ended requests whose pages are held until this step has run
 
     The runner copies what it needs in `launch`: a request's page lists and output change with later
@@ -33,6 +34,7 @@ class Step:
         "drafts",
         "input_ids",
         "input_rows",
+        "is_awaited",
         "leaving",
         "masked",
         "num_tokens",
@@ -52,6 +54,7 @@ class Step:
         self.sampling: list[Request] = []
         self.masked: list[int] = []
         self.drafts: list[tuple[int, int]] = []
+        self.is_awaited = False
         self.leaving: list[Request] = []
         self.num_tokens = 0
 

@@ -21,7 +21,7 @@ from .oracle_runner import (
 )
 
 PLENTY = 64
-FREE = Costs(row=1e-9, alone=0.0, beside=0.0, allowance=1.0, most=100.0)
+FREE = Costs(row=1e-9, idle=0.0, other=0.0, beside=0.0, allowance=1.0, most=100.0)
 """Guesses whenever there is something to guess"""
 OF_MASKS = ("the grammar ", "no token is left ")
 """How errors begin that end a constrained request and nothing else"""

@@ -241,6 +241,7 @@ class OracleRunner:
             start = step.starts[row]
             demand(step.starts[row:stop] == [*range(start, start + count + 1)], "their positions")
             demand(set(step.input_rows[row + 1 : stop]) == {-1}, "guesses are no samples")
+            demand(start + count < request.last_position, "guesses after the last token")
         num_guesses = sum(count for _, count in step.drafts)
         self.num_guesses += num_guesses
         return num_guesses
