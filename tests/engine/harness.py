@@ -1,6 +1,7 @@
 """An engine over the oracle, and what must hold after each of its steps."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 from haast.config import SpeculativeConfig
@@ -23,6 +24,8 @@ from .oracle_runner import (
 PLENTY = 64
 FREE = Costs(row=1e-9, idle=0.0, other=0.0, beside=0.0, allowance=1.0, most=100.0)
 """Guesses whenever there is something to guess"""
+NEVER_AWAITED = replace(FREE, idle=1.5, other=1.0, beside=1.0, allowance=10.0)
+"""The same, two at least, and others have their next step before they are verified"""
 OF_MASKS = ("the grammar ", "no token is left ")
 """How errors begin that end a constrained request and nothing else"""
 
@@ -120,6 +123,8 @@ class Harness:
             pool.check()
             users = Counter(p for r in self.requests for p in getattr(r, name) if p is not None)
             assert users == {p: n for p, n in enumerate(pool._num_users) if n}, name
+        waiting = [r for r in self.requests if r.status is Status.WAITING]
+        assert not any(r.num_computed or r.pages for r in waiting)
         launched = [step for step, _ in self.engine._launched]
         assert len(launched) < self.engine.max_in_flight
         assert self.scheduler.num_leaving == sum(len(step.leaving) for step in launched)

@@ -7,7 +7,7 @@ import pytest
 
 from haast.engine.request import RequestError
 
-from .harness import Harness
+from .harness import FREE, NEVER_AWAITED, Harness
 from .oracle_runner import PAGE_SIZE, VOCAB
 
 NUM_BLOCKS = 20
@@ -21,7 +21,8 @@ def random_guesses(random, spare_tokens):
         return {}
     shortest = random.choice([1, 1, 2, 3])
     lookup = (random.randint(1, 5), shortest, shortest + random.choice([0, 1, 3]))
-    return {"lookup": lookup, "max_drafts": random.randint(1, spare_tokens)}
+    costs = random.choice([FREE, NEVER_AWAITED])
+    return {"lookup": lookup, "max_drafts": random.randint(1, spare_tokens), "costs": costs}
 
 
 def random_harness(random):
