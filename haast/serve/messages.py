@@ -75,6 +75,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     prefix_queries  prompt tokens of the requests that were admitted
     prefix_hits     those of them whose keys and values were cached
     dead_because    why there is no engine, yet or any more
+    num_drafts, num_draft_tokens, num_accepted_tokens, accepted_per_position
+                    of guesses, see `haast.engine.drafts.DraftCounts`
     """
 
     num_running: int = 0
@@ -85,6 +87,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     num_preemptions: int = 0
     steps: int = 0
     dead_because: str | None = None
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    accepted_per_position: tuple[int, ...] = ()
 
 
 class Start(msgspec.Struct, tag=True, array_like=True):
