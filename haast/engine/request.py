@@ -128,6 +128,11 @@ class Request:
         return len(self.prompt_ids) + len(self.output_ids)
 
     @property
+    def has_prompt(self) -> bool:
+        """Whether all of its prompt is computed."""
+        return self.num_computed >= len(self.prompt_ids)
+
+    @property
     def max_tokens(self) -> int:
         """Positions it may come to need."""
         return len(self.prompt_ids) + self.max_new_tokens

@@ -77,7 +77,7 @@ class Scheduler:
         request.status = Status.ENDED
         if request.siblings:
             self.kv.prefixes.register(request)
-            self.waiting.unpark(request, request.finish_reason != "error" and _has_prompt(request))
+            self.waiting.unpark(request, request.finish_reason != "error" and request.has_prompt)
 
     def _fill(self) -> Step:
         step = Step()
@@ -233,7 +233,7 @@ class Scheduler:
         """Let others find the pages that the last step's chunks filled."""
         for request in self._chunked:
             self.kv.prefixes.register(request)
-            if request.siblings and _has_prompt(request):
+            if request.siblings and request.has_prompt:
                 self.waiting.unpark(request, has_prompt=True)
         self._chunked.clear()
 
@@ -244,7 +244,3 @@ class Scheduler:
             f"on with {full.num_available} of {full.num_pages} full pages and "
             f"{sliding.num_available} of {sliding.num_pages} sliding pages available"
         )
-
-
-def _has_prompt(request: Request) -> bool:
-    return request.num_computed >= len(request.prompt_ids)
