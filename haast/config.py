@@ -4,7 +4,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from haast.errors import HaastError
+from haast.errors import ConfigError
+from haast.speculative_config import SpeculativeConfig
+
+__all__ = [
+    "CACHE_FORMATS",
+    "PAGE_SIZES",
+    "CacheFormat",
+    "ConfigError",
+    "Encoding",
+    "EncodingWish",
+    "EngineConfig",
+    "LoadFormat",
+    "MemoryPlan",
+    "ModelConfig",
+    "OpChoice",
+    "Plan",
+    "RopeConfig",
+    "SpeculativeConfig",
+]
 
 Encoding = Literal["mxfp4", "bfloat16"]
 EncodingWish = Literal["auto", "mxfp4", "float4_e2m1fnx2", "bfloat16"]
@@ -12,10 +30,6 @@ LoadFormat = Literal["auto", "dummy"]
 CacheFormat = Literal["bfloat16", "float8_e4m3fn"]
 CACHE_FORMATS: tuple[CacheFormat, ...] = ("bfloat16", "float8_e4m3fn")
 PAGE_SIZES = (64, 128, 256)
-
-
-class ConfigError(HaastError):
-    """A configuration value is missing or not one we can run."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,8 @@ class EngineConfig:
     """of keys and values; float8_e4m3fn takes half the memory and keeps 3 bits of mantissa"""
     max_queue_size: int = 4096
     """requests that may wait; further ones are refused"""
+    speculative_config: SpeculativeConfig | None = None
+    """how next tokens are guessed, to be verified several a step; None = they are not"""
 
     def __post_init__(self) -> None:
         if not 0 < self.device_memory_utilization <= 1:
@@ -182,6 +198,9 @@ class Plan:
     memory: MemoryPlan
     has_shadow_head: bool = False
     """whether steps of few rows may find their tokens by a shadow of the head"""
+    speculative_config: SpeculativeConfig | None = None
+    max_drafts: int = 0
+    """guesses that one step verifies at most, over all its requests"""
     warning: str | None = None
     """what to tell the user before anything runs, in one line"""
 

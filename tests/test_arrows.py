@@ -12,7 +12,8 @@ FILES = sorted((ROOT / "haast").rglob("*.py"))
 EVERYONE = {"config", "errors"}
 BELOW = {
     "errors": set(),
-    "config": {"errors"},
+    "speculative_config": {"errors"},
+    "config": {"errors", "speculative_config"},
     "mxfp4": set(),
     "cuda": {"errors"},
     "ops": {"mxfp4", "cuda"} | EVERYONE,
@@ -56,12 +57,14 @@ PURE = (
     *(
         f"engine/{name}.py"
         for name in (
+            "drafts",
             "engine",
             "intake",
             "kv_pages",
             "kv_plan",
             "limits",
             "masks",
+            "ngrams",
             "outputs",
             "pages",
             "prefix_cache",

@@ -206,9 +206,7 @@ def _start() -> tuple[int, "Ceilings"]:
 
 for other in (
     bench_agree.agree,
-    bench_model.decode,
-    bench_model.prefill,
-    bench_model.throughput,
+    *bench_model.COMMANDS,
     bench_serve.serve,
     bench_start.start,
 ):

@@ -1,4 +1,4 @@
-"""`haast bench decode | prefill | throughput`: speed of a whole model under its engine."""
+"""`haast bench decode | prefill | throughput | guesses`: speed of a model under its engine."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,8 @@ import click
 from haast.cli.options import FILE, model_options
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import numbers_option
-from haast.config import EngineConfig
+from haast.cli.speculation import speculative_option
+from haast.config import EngineConfig, SpeculativeConfig
 
 if TYPE_CHECKING:
     from haast.bench.graph_experts import GraphExperts
@@ -131,6 +132,32 @@ def throughput(
     for name, value in row.items():
         click.echo(f"{name:24} {value:.1f}" if isinstance(value, float) else f"{name:24} {value}")
     finish(_document("throughput", options, subject, ceilings) | {"batch": batch} | row, out)
+
+
+@click.command("guesses", short_help="What guessing next tokens wins and costs.")
+@model_options
+@numbers_option("--batch", "1,8,32", "Requests at a time, with commas between.")
+@click.option("--input", "input_len", type=click.IntRange(40), default=1024, show_default=True)
+@click.option("--output", "output_len", type=click.IntRange(16), default=512, show_default=True)
+@speculative_option
+@OUT
+def guesses(
+    batch: tuple[int, ...], input_len: int, output_len: int, out: Path | None, **options: Any
+) -> None:
+    """Decodes of texts that do or do not repeat themselves, without and with guesses in turns. The
+    steps are real, but whatever they sample the tokens are those of the text."""
+    from haast.bench.guesses import HEADING, measure, row_line
+
+    options["speculative_config"] = options["speculative_config"] or SpeculativeConfig("ngram")
+    length = input_len + output_len
+    subject, ceilings = _load(options, max_batch_size=max(batch), max_length=length)
+    click.echo(HEADING)
+    rows = _shown(measure(subject, batch, input_len, output_len), row_line)
+    sizes = {"input": input_len, "output": output_len}
+    finish(_document("guesses", options, subject, ceilings) | sizes | {"rows": rows}, out)
+
+
+COMMANDS = (decode, prefill, throughput, guesses)
 
 
 def _load(options: dict[str, Any], **wishes: Any) -> "tuple[Subject, Ceilings]":

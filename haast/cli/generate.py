@@ -198,6 +198,9 @@ def _print_figures(llm: "LLM", result: "Result") -> None:
         ("decode speed", f"{speed:.1f} tokens/s" if speed else "-"),
         ("peak memory", size(figures["peak_memory_bytes"])),
     ]
+    if llm.engine.drafter is not None:
+        counts = llm.engine.drafter.counts
+        rows.append(("guessed tokens", f"{counts.accepted} right of {counts.tokens}"))
     print_table(rows)
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from haast.cli.speculation import speculative_option
 from haast.config import PAGE_SIZES, CacheFormat, EngineConfig
 from haast.engine.sampling_params import SamplingParams
 
@@ -140,6 +141,7 @@ _ENGINE_OPTIONS = (
         show_default=True,
         help=f"Positions a page: {', '.join(map(str, PAGE_SIZES))}; kernels take the default.",
     ),
+    speculative_option,
 )
 
 _SAMPLING_OPTIONS = (

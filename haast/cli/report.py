@@ -98,6 +98,7 @@ def describe_plan(config: EngineConfig, plan: Plan, server: dict[str, Any] | Non
         "language-model head": "whole, or by an 8-bit shadow where tokens are the same"
         if plan.has_shadow_head
         else "whole",
+        "guesses": _guesses(plan),
         "CUDA graphs": "of decode steps, captured when first needed" if plan.has_graphs else "none",
     }
     pages = f"{memory.num_pages} + {memory.num_window_pages} pages of {memory.page_size}"
@@ -115,6 +116,15 @@ def describe_plan(config: EngineConfig, plan: Plan, server: dict[str, Any] | Non
     sections = {"configuration": asdict(config), "plan": decided, "memory": sizes, "ops": ops}
     sections |= {"server": server} if server else {}
     return "\n".join(_section(title, rows) for title, rows in sections.items())
+
+
+def _guesses(plan: Plan) -> str:
+    config = plan.speculative_config
+    if config is None:
+        return "none"
+    shortest, longest = config.lookup
+    count = f"up to {config.num_speculative_tokens} tokens at a time, {plan.max_drafts} a step"
+    return f"{count}, by n-grams of {shortest} to {longest}"
 
 
 def _expert_order(plan: Plan) -> str:

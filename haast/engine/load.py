@@ -9,6 +9,7 @@ import torch
 
 from haast.config import ConfigError, Encoding, EngineConfig, MemoryPlan, ModelConfig, Plan
 from haast.engine.device import pick_device
+from haast.engine.drafts import Drafter
 from haast.engine.engine import Engine
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
@@ -109,6 +110,7 @@ def assemble(
         page_size=memory.page_size,
         pins=plan.pins,
         has_graphs=plan.has_graphs,
+        max_drafts=plan.max_drafts,
     )
     kv = KVPages(
         PagePool(memory.num_pages, "full"),
@@ -125,7 +127,9 @@ def assemble(
         enable_in_flight_batching=plan.enable_in_flight_batching,
     )
     vocab_size = model.config.vocab_size
-    engine = Engine(runner, kv, limits, vocab_size, stop_ids, max_in_flight, grammars)
+    wish = plan.speculative_config
+    drafter = None if wish is None else Drafter(wish, plan.max_drafts, memory.page_size)
+    engine = Engine(runner, kv, limits, vocab_size, stop_ids, max_in_flight, grammars, drafter)
     return Loaded(model, runner, engine)
 
 

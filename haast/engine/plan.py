@@ -27,6 +27,8 @@ from haast.ops.shortlist.shadow import shadow_bytes
 
 DEFAULT_BATCH = {True: 256, False: 8}
 """Whether on a GPU -> requests computed at a time, if nobody wishes for a number"""
+MOST_DRAFTS = 64
+"""Guesses a step: where more requests run, more rows would cost more than guesses win"""
 GRAPH_BYTES = 1 << 30
 """Set aside for the CUDA graphs of all batch sizes and their memory"""
 
@@ -53,13 +55,15 @@ def make_plan(
     """
     ops = choose_ops(config, model, encoding, device)
     batch_size = _batch_size(config, device)
-    if runs_kernel(ops, attention.name):
+    has_attention = runs_kernel(ops, attention.name)
+    if has_attention:
         _check_limits_of_kernels(config, batch_size)
+    max_drafts = _max_drafts(config, batch_size, MAX_REQUESTS if has_attention else None)
     is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
     weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
     if config.shortlist_head:
         weight_bytes += shadow_bytes(model.vocab_size, model.hidden_size)
-    workspace_bytes = _workspace_bytes(config, batch_size, model, device)
+    workspace_bytes = _workspace_bytes(config, batch_size + max_drafts, model, device)
     available = int(free_memory(device) * config.device_memory_utilization)
     budget = available - weight_bytes - workspace_bytes
     if budget < 0:
@@ -84,6 +88,8 @@ def make_plan(
         has_graphs=are_capturable(ops, device),
         ops=ops,
         has_shadow_head=config.shortlist_head,
+        speculative_config=config.speculative_config,
+        max_drafts=max_drafts,
         warning=_warning(device),
         memory=MemoryPlan(
             available_bytes=available,
@@ -120,6 +126,23 @@ def _check_limits_of_kernels(config: EngineConfig, batch_size: int) -> None:
         )
 
 
+def _max_drafts(config: EngineConfig, batch_size: int, most_rows: int | None) -> int:
+    """Rows for guesses beside those of all requests. Raises ConfigError if there is none.
+
+    most_rows  that attention takes in a step; None = any number
+    """
+    wish = config.speculative_config
+    if wish is None:
+        return 0
+    rows = min(config.max_batch_input_tokens, most_rows or config.max_batch_input_tokens)
+    if rows <= batch_size:
+        raise ConfigError(
+            f"speculative_config: a step of up to {rows} rows has none for guesses beside "
+            f"max_batch_size {batch_size}; lower that"
+        )
+    return min(rows - batch_size, MOST_DRAFTS, batch_size * wish.num_speculative_tokens)
+
+
 def _kv_sizes(config: EngineConfig, model: ModelConfig) -> KVSizes:
     page_size = config.kv_cache_page_size
     of_token = TokenBytes.of(model, CACHE_DTYPES[config.kv_cache_format])
@@ -146,17 +169,17 @@ def _length(config: EngineConfig, model: ModelConfig, sizes: KVSizes, budget: in
 
 
 def _workspace_bytes(
-    config: EngineConfig, batch_size: int, model: ModelConfig, device: torch.device
+    config: EngineConfig, num_rows: int, model: ModelConfig, device: torch.device
 ) -> int:
     """Of one step: routed rows in and between the expert matmuls and their fp32 results, the
-    projections and a few hidden states of each token; logits of each request. None on the CPU,
+    projections and a few hidden states of each token; logits of each row. None on the CPU,
     whose memory is not planned to the last byte."""
     if device.type == "cpu":
         return 0
     hidden, inner = model.hidden_size, model.intermediate_size
     routed = model.num_active_experts * (2 * hidden + 2 * inner + 4 * hidden)
     token = routed + 2 * (2 * model.qkv_size + 6 * hidden)
-    logits = 6 * batch_size * model.vocab_size
+    logits = 6 * num_rows * model.vocab_size
     return config.max_batch_input_tokens * token + logits + GRAPH_BYTES
 
 

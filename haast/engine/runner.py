@@ -33,6 +33,7 @@ class TorchRunner:
     the next one reads it; the host gets a copy.
 
     max_pages   pages that the longest request needs
+    max_drafts  guesses that a step has rows for besides those of all requests
     pins        for `haast.ops.pin`
     has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
                 capturable
@@ -51,6 +52,7 @@ class TorchRunner:
         page_size: int,
         pins: dict[str, str],
         has_graphs: bool,
+        max_drafts: int = 0,
     ) -> None:
         device, vocab_size = model.device, model.config.vocab_size
         self.model = model
@@ -60,16 +62,17 @@ class TorchRunner:
         self.num_short_steps = 0
         self._tables = Tables(max_batch_size, max_pages, page_size, vocab_size)
         self._extras = Extras(vocab_size, device)
-        self._masks = MaskBuffer(max_batch_size, vocab_size, device)
+        max_rows = max_batch_size + max_drafts
+        self._masks = MaskBuffer(max_rows, vocab_size, device)
         shape = (2, max_batch_size, max_pages)
         self._page_tables = torch.zeros(shape, dtype=torch.int32, device=device)
-        self._samples = torch.zeros(max_batch_size, dtype=torch.int64, device=device)
-        largest = Layout(max_batch_input_tokens, max_batch_size, max_batch_size)
+        self._samples = torch.zeros(max_rows, dtype=torch.int64, device=device)
+        largest = Layout(max_batch_input_tokens, max_rows, max_rows)
         self._inbox = torch.zeros(largest.num_words, dtype=torch.int32, device=device)
         self._views: dict[Layout, dict[str, Tensor]] = {}
         self._graphs: StepGraphs | None = None
         if has_graphs:
-            self._graphs = StepGraphs(self._replayed, max_batch_size, max_batch_input_tokens)
+            self._graphs = StepGraphs(self._replayed, max_rows, max_batch_input_tokens)
 
     @torch.inference_mode()
     def launch(self, step: Step) -> Pending:

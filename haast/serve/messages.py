@@ -76,6 +76,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     prefix_hits     those of them whose keys and values were cached
     short_steps     steps whose logits came by way of a shadow head
     dead_because    why there is no engine, yet or any more
+    num_drafts, num_draft_tokens, num_accepted_tokens, accepted_per_position
+                    of guesses, see `haast.engine.drafts.DraftCounts`
     """
 
     num_running: int = 0
@@ -87,6 +89,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     steps: int = 0
     short_steps: int = 0
     dead_because: str | None = None
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    accepted_per_position: tuple[int, ...] = ()
 
 
 class Start(msgspec.Struct, tag=True, array_like=True):

@@ -118,7 +118,7 @@ def test_throughput_loses_nothing(subject):
     json.dumps(row)
 
 
-@pytest.mark.parametrize("name", ["decode", "prefill", "throughput"])
+@pytest.mark.parametrize("name", ["decode", "prefill", "throughput", "guesses"])
 def test_without_a_hopper_gpu(name):
     from click.testing import CliRunner
 

@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 import haast.harmony
-from haast.config import EngineConfig
+from haast.config import EngineConfig, SpeculativeConfig
 from haast.engine.load import prepare
 from haast.serve.messages import EngineInfo, to_plain
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(haast.harmony.__file__).with_name("chat_template.jinja")
 MODULE = ROOT / "examples" / "custom_architecture.py"
+GUESSES = SpeculativeConfig("ngram")
 BASELINE = f"""--model-path X --quantization-encoding float4_e2m1fnx2 --devices gpu:0
     --chat-template {TEMPLATE} --device-memory-utilization 0.9 --max-batch-size 512
     --max-length 131072 --enable-in-flight-batching --pretty-print-config
@@ -83,6 +84,8 @@ def test_the_printed_config_has_everything_but_keys(serve):
         ("--kv-cache-dtype", "fp8", "kv_cache_format", "float8_e4m3fn"),
         ("--kv-cache-dtype", "auto", "kv_cache_format", "bfloat16"),
         ("--block-size", 64, "kv_cache_page_size", 64),
+        ("--speculative-config", '{"method": "ngram"}', "speculative_config", GUESSES),
+        ("-sc", '{"method": "ngram"}', "speculative_config", GUESSES),
         ("--model", "m", "model_path", Path("m")),
         ("--tensor-parallel-size", 1, "devices", None),
         ("-tp", 1, "devices", None),

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from haast.engine.drafts import Costs, Drafter
 from haast.engine.engine import Engine
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
@@ -100,7 +101,9 @@ def make_engine(config, fate="", grammars=None):
         max_queue_size=config.max_queue_size,
     )
     kv = KVPages(*pools, PAGE_SIZE, 128)
-    return Engine(runner, kv, limits, VOCAB, frozenset(), grammars=grammars)
+    wish = config.speculative_config
+    drafter = wish and Drafter(wish, 4, PAGE_SIZE, Costs(allowance=1.0))
+    return Engine(runner, kv, limits, VOCAB, frozenset(), grammars=grammars, drafter=drafter)
 
 
 def load(config, tell):

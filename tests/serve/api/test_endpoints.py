@@ -174,6 +174,22 @@ def test_metrics():
     assert found["vllm:cache_config_info", str(INFO.kv_tokens)] == 1
 
 
+def test_metrics_of_guesses():
+    """None of a server that does not guess."""
+    api = Api()
+    assert not any("spec_decode" in name for name, *_ in samples(api))
+    api.engine.now = EngineStats(
+        num_drafts=5, num_draft_tokens=19, num_accepted_tokens=9, accepted_per_position=(4, 3, 2)
+    )
+    found = samples(api)
+    name = "vllm:spec_decode_num"
+    assert found[f"{name}_drafts_total",] == 5
+    assert found[f"{name}_draft_tokens_total",] == 19
+    assert found[f"{name}_accepted_tokens_total",] == 9
+    name = f"{name}_accepted_tokens_per_pos_total"
+    assert [found[name, str(place)] for place in range(3)] == [4, 3, 2]
+
+
 def test_metrics_of_an_engine_that_fell():
     api = Api()
     api.service.metrics.count_restart()
