@@ -10,10 +10,13 @@ from haast import __version__
 from haast.errors import HaastError
 
 COMMANDS = {
+    "baseline": "haast.cli.baseline",
     "bench": "haast.cli.bench",
     "chat": "haast.cli.chat",
     "coherence": "haast.cli.coherence",
+    "doctor": "haast.cli.doctor",
     "generate": "haast.cli.generate",
+    "journal": "haast.cli.journal",
     "make-checkpoint": "haast.cli.make_checkpoint",
     "ops": "haast.cli.ops",
     "profile": "haast.cli.profile",

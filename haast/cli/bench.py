@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haast.cli import bench_model, bench_serve
+from haast.cli import bench_compare, bench_cpu, bench_model, bench_serve
 from haast.cli.options import FILE, cache_format_option
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import model_option, numbers_option, tokens_option
@@ -176,5 +176,9 @@ def _start() -> tuple[int, "Ceilings"]:
     return l2_bytes(), measure_ceilings()
 
 
-for other in (bench_model.decode, bench_model.prefill, bench_model.throughput, bench_serve.serve):
+OTHERS = (
+    *(bench_model.decode, bench_model.prefill, bench_model.throughput),
+    *(bench_cpu.cpu_decode, bench_serve.serve, bench_compare.compare),
+)
+for other in OTHERS:
     command.add_command(other)
