@@ -16,7 +16,8 @@ from haast.baseline.compare import (
 )
 from haast.baseline.document import Baseline, Measured
 from haast.baseline.errors import UnmeasuredError
-from haast.baseline.known_good import COHERENCE, Case
+from haast.baseline.kernels import changed_kernels, kernels_of
+from haast.baseline.known_good import COHERENCE, KERNELS, Case
 from haast.baseline.metrics import Metric, metrics_of, values_of
 from haast.baseline.running import Result, Run
 
@@ -63,6 +64,8 @@ class Outcome:
     problems: tuple[str, ...]
     code: int
     """0 = nothing is worse, 1 = something is, 125 = cannot be told"""
+    notes: tuple[str, ...] = ()
+    """kernels that are others than they were"""
 
 
 def collect(cases: Sequence[Case], repeats: int, run: Run, tell: Tell) -> Collected:
@@ -139,7 +142,8 @@ def check(baseline: Baseline, repeats: int, tolerance: float, run: Run, tell: Te
         verdicts = _verdicts(baseline, collected, tolerance)
     problems = (*collected.problems, *_lost_checks(baseline, collected))
     code = exit_code(collected.is_coherent, verdicts, is_whole=not problems)
-    return Outcome(collected, tuple(verdicts), problems, code)
+    kernels = (kernels_of(found.result(KERNELS)) for found in (baseline, collected))
+    return Outcome(collected, tuple(verdicts), problems, code, tuple(changed_kernels(*kernels)))
 
 
 def _verdicts(baseline: Baseline, collected: Collected, tolerance: float) -> list[Verdict]:

@@ -21,7 +21,7 @@ def changed_kernels(before: dict[str, str], now: dict[str, str]) -> list[str]:
     return [
         f"{call}: {before.get(call) or 'nothing'}, now {now.get(call) or 'nothing'}"
         for call in dict.fromkeys([*before, *now])
-        if before and before.get(call) != now.get(call)
+        if before and now and before.get(call) != now.get(call)
     ]
 
 

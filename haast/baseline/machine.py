@@ -30,6 +30,12 @@ class Machine:
         return f"{where}{driver}, torch {self.torch}"
 
 
+def differences(before: Machine, now: Machine) -> list[str]:
+    """`torch was 2.11, is 2.13` for each field that is not the same."""
+    pairs = [(name, old, getattr(now, name)) for name, old in vars(before).items()]
+    return [f"{name} was {old}, is {new}" for name, old, new in pairs if old != new]
+
+
 def this_machine(with_gpu: bool) -> Machine:
     """with_gpu  whether the GPU matters; else none is named"""
     name, driver, _ = _first_gpu() if with_gpu else (None, None, None)

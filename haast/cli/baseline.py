@@ -75,8 +75,9 @@ def check(name: str, repeats: int, tolerance: float | None) -> None:
     A change is one that exceeds both the tolerance and three standard errors of the runs."""
     from haast.baseline.document import path_of, read
 
-    outcome = checked(read(path_of(name)), repeats, tolerance)
-    print_outcome(outcome)
+    baseline = read(path_of(name))
+    outcome = checked(baseline, repeats, tolerance)
+    print_outcome(baseline, outcome)
     sys.exit(outcome.code)
 
 
@@ -118,10 +119,14 @@ def print_saved(outcome: "Outcome") -> None:
     _print_end(outcome)
 
 
-def print_outcome(outcome: "Outcome") -> None:
-    """The table of verdicts, coherence, and what could not be measured."""
+def print_outcome(baseline: "Baseline", outcome: "Outcome") -> None:
+    """What else is not as it was, the verdicts, coherence, and what could not be measured."""
+    from haast.baseline.machine import differences, this_machine
     from haast.baseline.report import HEADINGS, rows
 
+    now = this_machine(with_gpu=baseline.kind == "gpu")
+    for line in (*differences(baseline.machine, now), *outcome.notes):
+        click.echo(line)
     print_verdicts(HEADINGS, rows(outcome.verdicts, outcome.collected.metrics))
     _print_end(outcome)
 

@@ -41,7 +41,7 @@ def add(text: str, name: str | None, repeats: int, tolerance: float | None) -> N
     check_text(text)
     baseline = _baseline(name)
     outcome = checked(baseline, repeats, tolerance)
-    print_outcome(outcome)
+    print_outcome(baseline, outcome)
     if outcome.code != UNMEASURED:
         put(LOG, _entry(text, baseline, outcome))
         click.echo(f"added to {LOG}")
