@@ -17,7 +17,7 @@ LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 def add(path: Path, entry: str) -> None:
     """Put an entry above all others; every byte that is there stays as it is."""
-    old = _read(path) if path.is_file() else TITLE
+    old = (_read(path) if path.is_file() else "") or TITLE
     at = next((start for start, _ in _headings(old)), len(old))
     newline = "\r\n" if "\r\n" in old else "\n"
     gap = ""
