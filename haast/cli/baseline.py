@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from haast.baseline.known_good import REPEATS
 from haast.cli.bisectable import BisectableCommand
 from haast.cli.tables import print_verdicts
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 repeats_option = click.option(
     "--repeats",
     type=click.IntRange(2),
-    default=3,
+    default=REPEATS,
     show_default=True,
     help="Runs of each timed command, which tell its noise.",
 )

@@ -1,14 +1,19 @@
 """Commands whose exit code `git bisect run` reads."""
 
-import sys
 import traceback
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from haast.errors import HaastError
 
 UNMEASURED = 125
+
+
+class Skipped(click.ClickException):
+    """Nothing is known of this commit."""
+
+    exit_code = UNMEASURED
 
 
 class BisectableCommand(click.Command):
@@ -21,22 +26,16 @@ class BisectableCommand(click.Command):
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
-            _leave(error.format_message())
+            error.exit_code = UNMEASURED
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.ClickException as error:
-            _leave(error.format_message())
         except (HaastError, OSError) as error:
-            _leave(str(error))
-        except (click.exceptions.Exit, click.Abort):
+            raise Skipped(str(error)) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # Python would end with 1
             traceback.print_exc()
-            _leave(repr(error))
-
-
-def _leave(message: str) -> NoReturn:
-    click.echo(f"haast: error: {' '.join(message.split())}", err=True)
-    sys.exit(UNMEASURED)
+            raise Skipped(repr(error)) from None
