@@ -26,7 +26,7 @@ class BisectableCommand(click.Command):
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
-            error.exit_code = UNMEASURED
+            error.exit_code = UNMEASURED  # type: ignore[misc]  # of this one error
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
