@@ -141,4 +141,5 @@ def _print_end(outcome: "Outcome") -> None:
         click.echo(f"  {line}")
     for line in outcome.problems:
         click.echo(f"not measured: {line}")
-    click.echo({0: "good", 1: "WORSE", 125: "cannot be told"}[outcome.code])
+    ends = {0: "good", 1: "WORSE", 125: "cannot be told"}
+    click.echo("NOT coherent" if collected.is_coherent is False else ends[outcome.code])

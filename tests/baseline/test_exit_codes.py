@@ -66,7 +66,7 @@ def test_the_repeats_are_runs(program):
 def test_incoherent(program):
     code, out, _ = program(Runs(coherence=coherence(False)), "baseline", "check", "made")
     assert code == 1 and "\ncoherence: FAIL\n  exact answers is 0.5, must be >= 0.9\n" in out
-    assert out.endswith("WORSE\n")
+    assert out.endswith("\nNOT coherent\n")
 
 
 def test_missing(program):
