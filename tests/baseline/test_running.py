@@ -77,9 +77,10 @@ def test_a_command_that_crashes_or_hangs(program, monkeypatch):
         program("x", "import time\ntime.sleep(60)")
 
 
-def test_the_same_code_is_measured(program):
+def test_the_same_code_is_measured(program, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     shown = program("x", "import json, os\nprint(json.dumps(dict(os.environ)))")
-    assert shown["PYTHONPATH"].split(os.pathsep)[0] == str(running.PACKAGES)
+    assert shown["PYTHONPATH"].split(os.pathsep) == [str(running.PACKAGES), "/elsewhere"]
     assert (running.PACKAGES / "haast/baseline/running.py").samefile(running.__file__)
     assert shown["OMP_NUM_THREADS"] == "1"
 
