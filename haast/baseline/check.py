@@ -1,6 +1,6 @@
 """Runs the known-good set, and holds it against a baseline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from haast.baseline.compare import (
@@ -114,16 +114,23 @@ class _Collector:
         return Collected(cases, self._failed)
 
 
-def judge_new(collected: Collected) -> Outcome:
-    """Whether that may become a baseline: coherent, whole, and not too noisy."""
-    noisy = tuple(
-        f"{name} varies by {100 * error:.1f} % of itself from run to run: too much to compare with"
-        for name, values in values_of(collected.metrics).items()
-        if (error := standard_error(values)) * SIGMAS > MOST_NOISE
+def measure_new(cases: Sequence[Case], repeats: int, run: Run, tell: Tell) -> Outcome:
+    """Whether what is measured may become a baseline: coherent, whole, and not too noisy."""
+    collected = collect(cases, repeats, run, tell)
+    collected = _again(collected, _too_noisy(collected), repeats, run, tell)
+    noise = tuple(
+        f"{name} differs too much from run to run to compare with: by {100 * error:.1f} %"
+        for name, error in _too_noisy(collected).items()
     )
-    problems = (*collected.problems, *noisy)
+    problems = (*collected.problems, *noise)
     code = BAD if collected.is_coherent is False else UNMEASURED if problems else GOOD
     return Outcome(collected, (), problems, code)
+
+
+def _too_noisy(collected: Collected) -> dict[str, float]:
+    """Metrics whose runs differ so much that only large changes would show: standard errors."""
+    errors = {name: standard_error(v) for name, v in values_of(collected.metrics).items()}
+    return {name: error for name, error in errors.items() if SIGMAS * error > MOST_NOISE}
 
 
 def check(baseline: Baseline, repeats: int, tolerance: float, run: Run, tell: Tell) -> Outcome:
@@ -134,16 +141,28 @@ def check(baseline: Baseline, repeats: int, tolerance: float, run: Run, tell: Te
     """
     collected = collect([m.case for m in baseline.cases], repeats, run, tell)
     verdicts = _verdicts(baseline, collected, tolerance)
-    doubtful = {v.metric for v in verdicts if v.word in ("worse", "noisy")}
-    again = [m.case for m in collected.cases if doubtful & {metric.name for metric in m.metrics()}]
-    if again:
-        tell(f"again, as it looks worse or noisy: {', '.join(sorted(doubtful))}")
-        collected = _replaced(collected, collect(again, repeats, run, tell))
-        verdicts = _verdicts(baseline, collected, tolerance)
+    doubtful = [v.metric for v in verdicts if v.word in ("worse", "noisy")]
+    collected = _again(collected, doubtful, repeats, run, tell)
+    verdicts = _verdicts(baseline, collected, tolerance)
     problems = (*collected.problems, *_lost_checks(baseline, collected))
     code = exit_code(collected.is_coherent, verdicts, is_whole=not problems)
     kernels = (kernels_of(found.result(KERNELS)) for found in (baseline, collected))
     return Outcome(collected, tuple(verdicts), problems, code, tuple(changed_kernels(*kernels)))
+
+
+def _again(
+    first: Collected, doubtful: Iterable[str], repeats: int, run: Run, tell: Tell
+) -> Collected:
+    """With the cases of doubtful metrics as they are the second time, also where that fails."""
+    names = set(doubtful)
+    cases = [m.case for m in first.cases if names & {metric.name for metric in m.metrics()}]
+    if not cases:
+        return first
+    tell(f"again, as it looks worse or noisy: {', '.join(sorted(names))}")
+    second = collect(cases, repeats, run, tell)
+    results = {m.case: m for m in (*first.cases, *second.cases)}
+    kept = tuple(m for case, m in results.items() if case not in second.failed)
+    return Collected(kept, first.failed | second.failed)
 
 
 def _verdicts(baseline: Baseline, collected: Collected, tolerance: float) -> list[Verdict]:
@@ -151,13 +170,6 @@ def _verdicts(baseline: Baseline, collected: Collected, tolerance: float) -> lis
     if collected.is_coherent is False:
         return []
     return compare(values_of(baseline.metrics), values_of(collected.metrics), tolerance)
-
-
-def _replaced(first: Collected, second: Collected) -> Collected:
-    """A case that was measured twice counts as it was the second time, also where that failed."""
-    results = {m.case: m for m in (*first.cases, *second.cases)}
-    cases = tuple(m for case, m in results.items() if case not in second.failed)
-    return Collected(cases, first.failed | second.failed)
 
 
 def _lost_checks(baseline: Baseline, collected: Collected) -> list[str]:

@@ -45,7 +45,7 @@ def command() -> None:
 def save(name: str, devices: str | None, repeats: int) -> None:
     """Run the known-good set and write bench/baselines/NAME.json. Nothing is written, and the exit
     code is 1, if the model is not coherent; it is 125 if something cannot be measured."""
-    from haast.baseline.check import collect, judge_new
+    from haast.baseline.check import measure_new
     from haast.baseline.document import path_of, write
     from haast.baseline.known_good import KNOWN_GOOD
     from haast.baseline.machine import has_hopper
@@ -56,7 +56,7 @@ def save(name: str, devices: str | None, repeats: int) -> None:
     is_gpu = devices == "gpu" or (devices is None and has_hopper())
     kind: Kind = "gpu" if is_gpu else "cpu"
     prepare(kind)
-    outcome = judge_new(collect(KNOWN_GOOD[kind], repeats, run_case, tell))
+    outcome = measure_new(KNOWN_GOOD[kind], repeats, run_case, tell)
     print_saved(outcome)
     if outcome.code == 0:
         write(describe(path.stem, kind, outcome.collected.cases), path)

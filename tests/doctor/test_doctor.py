@@ -77,8 +77,9 @@ def test_a_machine_that_is_ready(card, doctor):
         ({"capability": (10, 0)}, "capability", "capability 10.0", "kernels need 9.0"),
     ],
 )
-def test_a_gpu_that_will_not_do(card, doctor, seen, what, text, remedy):
+def test_a_gpu_that_will_not_do(card, doctor, monkeypatch, seen, what, text, remedy):
     card(**seen)
+    monkeypatch.setattr(host, "host_findings", lambda port: [])
     (finding,) = [f for f in gpu.gpu_findings() if f.state == "bad"]
     assert finding.what == what and text in finding.text and remedy in finding.remedy
     code, lines = doctor()
@@ -100,8 +101,9 @@ def test_kernels_that_do_not_load_or_are_not_there(card, monkeypatch):
     assert "python -m haast.cuda.build" in kernels.remedy
 
 
-def test_memory_that_others_hold(card, doctor):
+def test_memory_that_others_hold(card, doctor, monkeypatch):
     card(free=14 * GB)
+    monkeypatch.setattr(host, "host_findings", lambda port: [])
     memory = gpu.gpu_findings()[-1]
     assert memory.state == "note" and "nvidia-smi names the processes" in memory.remedy
     code, lines = doctor()
