@@ -42,8 +42,8 @@ KNOWN_GOOD: dict[Kind, tuple[Case, ...]] = {
         _case("decode", "bench cpu-decode --batch 1,4 --output 48"),
     ),
 }
-TOLERANCE: dict[Kind, float] = {"gpu": 0.03, "cpu": 0.15}
-"""Changes of a ratio that are the same. On the CPU other programs empty the caches: three that
-multiply and one that reads, on two cores, cost a step 12 % more than they cost the ceilings"""
+TOLERANCE: dict[Kind, float] = {"gpu": 0.03, "cpu": 0.20}
+"""Changes of a ratio that are the same. On the CPU other programs empty the caches, which moves
+the ratio by up to 18 %"""
 REPEATS = 3
 """Runs of each timed command"""

@@ -25,7 +25,7 @@ tolerance_option = click.option(
     "--tolerance",
     type=click.FloatRange(0, 100),
     metavar="PERCENT",
-    help="Changes up to this are the same. Default: 3 on a GPU, 15 on the CPU.",
+    help="Changes up to this are the same. Default: 3 on a GPU, 20 on the CPU.",
 )
 
 

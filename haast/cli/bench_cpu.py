@@ -19,8 +19,8 @@ def cpu_decode(
     model_path: Path | None, batch: tuple[int, ...], output_len: int, out: Path | None
 ) -> None:
     """Random prompts of 16 tokens, continued greedily by plain torch references. Times are CPU
-    seconds of one thread, medians; the floor is of this CPU's ceilings, measured between the
-    steps."""
+    seconds of one thread, medians; the floor is their FLOP at the rate of bf16 matrix products,
+    measured between the steps."""
     from haast.bench.cpu_decode import HEADING, INPUT, document, load_subject, measure, row_line
 
     wishes = EngineConfig(

@@ -74,7 +74,7 @@ def test_a_slowed_op_is_noticed(place, monkeypatch, capsys):
     saved = read(path_of("tiny"))
     assert saved.result(COHERENCE)["passed"] and len(saved.result(COHERENCE)["checks"]) == 11
     assert [metric.name for metric in saved.metrics] == ["decode_b1"] * 2
-    assert all(0.2 < metric.value < 100 for metric in saved.metrics)
+    assert all(0.01 < metric.value < 100 for metric in saved.metrics)
     assert str(place) not in json.dumps([saved.result(COHERENCE), saved.result("decode")])
 
     # from here on coherence is known: this is about speed

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from haast.bench import cpu_decode, processor
-from haast.bench.cpu_decode import MATRIX, READ_BYTES, load_subject, measure, row_line
+from haast.bench.cpu_decode import MATRIX, load_subject, measure, row_line
 from haast.bench.whole_model import decode_work
 from haast.config import EngineConfig
 
@@ -14,18 +14,18 @@ STEP_S, PROBE_S = 20e-3, 1e-3
 
 
 class Clock:
-    """A step takes 20 ms, the first four a second, and a probe a millisecond."""
+    """A step takes 20 ms and a product 1; of the first four a second each."""
 
-    def __init__(self, num_probes):
+    def __init__(self):
         self.now = 0.0
         self.calls = 0
-        self.per_step = 2 + 2 * num_probes
 
     def __call__(self):
-        step, call = divmod(self.calls, self.per_step)
+        step, call = divmod(self.calls, 4)
         self.calls += 1
         if call % 2:
-            self.now += PROBE_S if call > 1 else 1.0 if step < cpu_decode.SKIPPED else STEP_S
+            usual = STEP_S if call == 1 else PROBE_S
+            self.now += 1.0 if step < cpu_decode.SKIPPED else usual
         return self.now
 
 
@@ -49,18 +49,15 @@ def test_a_row_from_made_up_seconds(subject, monkeypatch):
         return outputs
 
     monkeypatch.setattr(engine, "step", full_ones_only)
-    (row,) = measure(subject, (1,), 20, Clock(num_probes=3))
+    (row,) = measure(subject, (1,), 20, Clock())
     assert steps[:20] == [1] * 20
     assert row["steps"] == 20 - cpu_decode.SKIPPED and row["step_us"] == pytest.approx(20_000)
     assert row["tokens_per_s"] == pytest.approx(50)
-    ceilings = row["ceilings"]
-    assert ceilings["read_tb_per_s"] == pytest.approx(READ_BYTES / PROBE_S / 1e12)
-    assert ceilings["copy_tb_per_s"] == pytest.approx(2 * READ_BYTES / PROBE_S / 1e12)
-    assert ceilings["matmul_tflop_per_s"] == pytest.approx(2 * MATRIX**3 / PROBE_S / 1e12)
-    work = decode_work(subject.config, 1, 16 + 10, 4)
-    floor_s = max(work.nbytes / READ_BYTES, work.flop / (2 * MATRIX**3)) * PROBE_S
-    assert row["floor_us"] == pytest.approx(1e6 * floor_s)
-    assert row["percent_of_floor"] == pytest.approx(100 * floor_s / STEP_S)
+    rate = 2 * MATRIX**3 / PROBE_S
+    assert row["ceilings"] == {"matmul_tflop_per_s": pytest.approx(rate / 1e12)}
+    flop = decode_work(subject.config, 1, 16 + 10, 4).flop
+    assert row["flop"] == flop and row["floor_us"] == pytest.approx(1e6 * flop / rate)
+    assert row["percent_of_floor"] == pytest.approx(100 * flop / rate / STEP_S)
 
 
 def test_threads_are_given_back(subject):
@@ -83,7 +80,7 @@ def test_the_command(tmp_path, capsys):
     assert lines == [cpu_decode.HEADING, row_line(row)] and len(lines[0]) == len(lines[1])
     assert out.read_text() == f"{last}\n"
     assert (document["bench"], document["model"]) == ("cpu-decode", "haast-tiny")
-    assert (document["input"], document["output"], row["experts"]) == (16, 16, 8)
+    assert (document["input"], document["output"], row["batch"]) == (16, 16, 2)
     assert document["cpu"] == processor.cpu_name() and document["cores"] >= 1
     assert 10 < row["steps"] <= 12 and 0 < row["percent_of_floor"] < 100
 
