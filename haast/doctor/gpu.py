@@ -6,7 +6,7 @@ from haast.bench.machine import card_now
 from haast.cuda.build import HOW, why_not_built
 from haast.cuda.context import KernelError
 from haast.cuda.cubin_check import count_loading
-from haast.doctor.finding import Finding, bad, ok
+from haast.doctor.finding import Finding, bad, note, ok
 from haast.engine.device import free_memory
 from haast.ops.hopper import CAPABILITY
 
@@ -39,9 +39,10 @@ def why_no_gpu() -> tuple[str, str] | None:
 
 def driver(version: str | None) -> Finding:
     """version  as nvidia-smi tells it; None = it does not"""
-    remedy = f"install NVIDIA's driver {OLDEST_DRIVER} or newer: kernels need CUDA 13"
     if version is None:
-        return bad("driver", "nvidia-smi does not tell its version", remedy)
+        remedy = f"it must be {OLDEST_DRIVER} or newer, and is if all kernels load"
+        return note("driver", "nvidia-smi does not tell its version", remedy)
+    remedy = f"install NVIDIA's driver {OLDEST_DRIVER} or newer: kernels need CUDA 13"
     if int(version.split(".")[0]) < OLDEST_DRIVER:
         return bad("driver", version, remedy)
     return ok("driver", f"{version}, torch {torch.__version__}")
@@ -90,4 +91,4 @@ def memory(device: torch.device) -> Finding:
     text = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
     if free > 0.9 * total:
         return ok("memory", text)
-    return Finding("memory", "note", text, "nvidia-smi names the processes that hold the rest")
+    return note("memory", text, "nvidia-smi names the processes that hold the rest")

@@ -72,7 +72,6 @@ def test_a_machine_that_is_ready(card, doctor):
     "seen, what, text, remedy",
     [
         ({"driver": "570.86.1"}, "driver", "570.86.1", "driver 580 or newer"),
-        ({"driver": None}, "driver", "nvidia-smi does not tell", "driver 580 or newer"),
         ({"capability": (8, 0)}, "capability", "capability 8.0", "kernels need 9.0"),
         ({"capability": (10, 0)}, "capability", "capability 10.0", "kernels need 9.0"),
     ],
@@ -84,6 +83,12 @@ def test_a_gpu_that_will_not_do(card, doctor, monkeypatch, seen, what, text, rem
     assert finding.what == what and text in finding.text and remedy in finding.remedy
     code, lines = doctor()
     assert code == 1 and lines[-1] == f"not ready: {what}"
+
+
+def test_a_driver_that_nobody_tells_of(card):
+    card(driver=None)
+    found = gpu.gpu_findings()[0]
+    assert (found.what, found.state) == ("driver", "note") and "if all kernels load" in found.remedy
 
 
 def test_kernels_that_do_not_load_or_are_not_there(card, monkeypatch):
