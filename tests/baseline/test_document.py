@@ -1,6 +1,7 @@
 """The document: written, read back, and refused in one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from haast.baseline.errors import BaselineError
 from haast.baseline.kernels import changed_kernels, kernels_of
 from haast.baseline.metrics import values_of
 from tests.baseline.made_up import MACHINE, baseline, kernels
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -103,3 +106,17 @@ def test_kernels():
     assert changed_kernels(before, now) == [
         "moe_up at 64: moe_gather -> moe_mma, now moe_gather -> moe_wgmma"
     ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench/baselines").glob("*.json")))
+def test_baselines_of_this_project(path):
+    """Of a commit as it is, coherent, whole, and without a path of the machine."""
+    saved = read(path)
+    assert saved.name == path.stem and not saved.dirty and saved.commit
+    assert saved.result("coherence")["passed"] is True
+    assert len({metric.name for metric in saved.metrics}) >= 2
+    assert str(ROOT) not in path.read_text() and "/tmp" not in path.read_text()
+
+
+def test_there_is_one_of_the_cpu():
+    assert read(ROOT / "bench/baselines/cpu.json").kind == "cpu"
