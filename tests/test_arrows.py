@@ -29,9 +29,13 @@ BELOW = {
     | EVERYONE,
     "coherence": {"llm", "result", "engine", "model", "harmony"} | EVERYONE,
     "bench": {"engine", "model", "ops", "mxfp4", "cuda", "grammars", "harmony"} | EVERYONE,
+    "baseline": {"bench", "cuda"} | EVERYONE,
+    "doctor": {"bench", "cuda", "engine", "harmony", "model", "ops"} | EVERYONE,
     "serve": {"__init__", "engine", "model", "grammars", "harmony", "prompt", "stop_strings"}
     | EVERYONE,
-    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench"} | EVERYONE,
+    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench"}
+    | {"baseline", "doctor"}
+    | EVERYONE,
     "__init__": {"llm", "engine", "errors"},
     "__main__": {"__init__", "cli", "errors"},
 }
@@ -47,6 +51,8 @@ OUTSIDE = {
     "llm": {"torch"},
     "coherence": {"torch"},
     "bench": {"torch", "matplotlib", "httptools", "msgspec", "uvloop"},
+    "baseline": {"matplotlib"},
+    "doctor": {"torch"},
     "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
     "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},
@@ -174,6 +180,13 @@ def test_the_program_starts_without_torch():
     assert {"haast.cli.generate", "haast.cli.coherence", "haast.cli.make_checkpoint"} < {*modules}
     script = f"import sys, {', '.join(sorted(modules))}\nprint('torch' in sys.modules)"
     assert run_python(script) == "False"
+
+
+def test_a_check_of_a_baseline_holds_no_torch():
+    """It starts programs that want all of the GPU's memory."""
+    names = [f"haast.baseline.{path.stem}" for path in (ROOT / "haast/baseline").glob("[a-z]*.py")]
+    assert "haast.baseline.check" in names
+    assert run_python(f"import sys, {', '.join(names)}\nprint('torch' in sys.modules)") == "False"
 
 
 def test_the_server_process_needs_no_torch():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haast.cli import bench_agree, bench_model, bench_serve, bench_start
+from haast.cli import bench_agree, bench_compare, bench_cpu, bench_model, bench_serve, bench_start
 from haast.cli.options import FILE, cache_format_option
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import model_option, numbers_option, tokens_option
@@ -206,6 +206,8 @@ def _start() -> tuple[int, "Ceilings"]:
 
 for other in (
     bench_agree.agree,
+    bench_compare.compare,
+    bench_cpu.cpu_decode,
     *bench_model.COMMANDS,
     bench_serve.serve,
     bench_start.start,
