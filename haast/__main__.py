@@ -13,6 +13,7 @@ COMMANDS = {
     "bench": "haast.cli.bench",
     "chat": "haast.cli.chat",
     "coherence": "haast.cli.coherence",
+    "deploy": "haast.cli.deploy",
     "generate": "haast.cli.generate",
     "make-checkpoint": "haast.cli.make_checkpoint",
     "ops": "haast.cli.ops",

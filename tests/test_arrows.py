@@ -30,7 +30,9 @@ BELOW = {
     "bench": {"engine", "model", "ops", "mxfp4"} | EVERYONE,
     "serve": {"__init__", "engine", "model", "grammars", "harmony", "prompt", "stop_strings"}
     | EVERYONE,
-    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench"} | EVERYONE,
+    "integrations": {"serve"} | EVERYONE,
+    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench", "integrations"}
+    | EVERYONE,
     "__init__": {"llm", "engine", "errors"},
     "__main__": {"__init__", "cli", "errors"},
 }
@@ -47,6 +49,7 @@ OUTSIDE = {
     "coherence": {"torch"},
     "bench": {"torch", "matplotlib", "httptools", "msgspec", "uvloop"},
     "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
+    "integrations": {"msgspec", "prometheus_client", "pydantic", "ray", "starlette"},
     "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},
 }

@@ -1,0 +1,188 @@
+"""The front and a replica without Ray between them."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
+from starlette.responses import StreamingResponse
+from starlette.testclient import TestClient
+
+from haast.integrations.front import Front, merged
+from haast.integrations.replica import MAX_UNTAKEN, Replica
+from haast.serve.requests import MAX_BODY_BYTES
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+END = {"type": "http.response.body", "body": b"end", "more_body": False}
+PART = {"type": "http.response.body", "body": b"part,", "more_body": True}
+
+
+class News:
+    """What a call of a replica gives: batches of messages, or an error in between."""
+
+    def __init__(self, batches) -> None:
+        self._batches = iter(batches)
+        self.is_cancelled = False
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        batch = next(self._batches, None)
+        if batch is None:
+            raise StopAsyncIteration
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Handle:
+    """A deployment whose calls give these, one after the other."""
+
+    def __init__(self, *calls) -> None:
+        self.calls = [News(call) for call in calls]
+        self.asked = []
+        self.answer = SimpleNamespace(remote=self._answer)
+
+    def options(self, **options):
+        self.asked.append(options)
+        return self
+
+    def _answer(self, scope, body):
+        self.asked.append((scope, body))
+        return self.calls[len(self.asked) - 2]
+
+
+def front(*calls):
+    handle = Handle(*calls)
+    return TestClient(Front(handle).__serve_build_asgi_app__()), handle
+
+
+def test_an_answer_is_passed_on():
+    http, handle = front([[START, PART], [PART, END]])
+    response = http.post("/v1/chat/completions?a=b", json={"prompt_cache_key": "k"})
+    assert response.status_code == 200 and response.text == "part,part,end"
+    options, (scope, body) = handle.asked
+    assert scope["path"] == "/v1/chat/completions" and scope["query_string"] == b"a=b"
+    assert body == b'{"prompt_cache_key":"k"}' and scope["method"] == "POST"
+    assert scope["haast.session"] == options["session_id"] != "" and options["stream"] is True
+    assert not handle.calls[0].is_cancelled
+
+
+def test_a_request_that_was_not_answered_is_sent_again():
+    http, handle = front([RayActorError()], [RayActorError()], [[START, END]])
+    assert http.post("/v1/completions").text == "end"
+    assert [call.is_cancelled for call in handle.calls] == [True, True, False]
+
+
+def test_but_not_for_ever():
+    http, _ = front(*[[RayActorError()]] * 3)
+    response = http.post("/v1/completions")
+    assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    error = response.json()["error"]
+    assert error["code"] == "engine_down" and error["type"] == "service_unavailable_error"
+
+
+def test_a_stream_that_breaks_ends_with_an_error():
+    http, handle = front([[START, PART], RayActorError()], [[START, END]])
+    response = http.post("/v1/completions")
+    assert response.status_code == 200
+    event, done, rest = response.text.split("\n\n")
+    assert event.startswith('part,data: {"error":') and '"code":"engine_down"' in event
+    assert (done, rest) == ("data: [DONE]", "")
+    assert len(handle.asked) == 2, "it was not asked for again"
+
+
+def test_all_replicas_are_busy():
+    http, _ = front([BackPressureError(7, 7)])
+    response = http.post("/v1/completions")
+    assert response.status_code == 429 and response.json()["error"]["code"] == "queue_full"
+
+
+def test_a_body_that_is_too_large():
+    http, handle = front()
+    response = http.post("/v1/completions", content=b"x" * (MAX_BODY_BYTES + 1))
+    assert response.status_code == 413 and handle.asked == []
+
+
+class Bare(Replica):
+    """Without an engine, so that there is nothing to close."""
+
+    def __init__(self) -> None: ...
+
+    def __del__(self) -> None: ...
+
+
+def replica(app):
+    """One whose application this is."""
+    made = Bare()
+    made._app = app
+    return made
+
+
+def run(work):
+    return asyncio.run(asyncio.wait_for(work, 30))
+
+
+async def taken(answer):
+    return [message async for batch in answer for message in batch]
+
+
+def test_a_replica_gives_what_its_application_sends():
+    async def app(scope, receive, send):
+        assert (await receive())["body"] == scope["expected"]
+        await StreamingResponse(iter(["a"] * 1000))(scope, receive, send)
+
+    scope = {"type": "http", "expected": b"body"}
+    messages = run(taken(replica(app).answer(scope, b"body")))
+    assert messages[0]["status"] == 200 and len(messages) == 1002
+    assert b"".join(m.get("body", b"") for m in messages) == b"a" * 1000
+
+
+def test_an_error_of_the_application_is_raised():
+    async def app(scope, receive, send):
+        await send(START)
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run(taken(replica(app).answer({}, b"")))
+
+
+def test_who_goes_away_cancels_the_application():
+    ended = []
+
+    async def app(scope, receive, send):
+        try:
+            for _ in range(10 * MAX_UNTAKEN):
+                await send(PART)
+        finally:
+            ended.append(True)
+
+    async def leave():
+        answer = replica(app).answer({}, b"")
+        batch = await anext(answer)
+        await answer.aclose()
+        return len(batch)
+
+    assert 1 <= run(leave()) <= MAX_UNTAKEN + 1 and ended == [True]
+
+
+def test_merged_metrics():
+    texts = [
+        b'# HELP a_total A.\n# TYPE a_total counter\na_total{engine="x"} 1.0\n',
+        b'# HELP a_total A.\n# TYPE a_total counter\na_total{engine="y"} 2.0\n'
+        b'# HELP b B.\n# TYPE b gauge\nb{engine="y"} 3.0\n',
+    ]
+    assert merged(texts).decode().splitlines() == [
+        "# HELP a_total A.",
+        "# TYPE a_total counter",
+        'a_total{engine="x"} 1.0',
+        'a_total{engine="y"} 2.0',
+        "# HELP b B.",
+        "# TYPE b gauge",
+        'b{engine="y"} 3.0',
+    ]
