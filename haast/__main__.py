@@ -17,6 +17,7 @@ COMMANDS = {
     "generate": "haast.cli.generate",
     "make-checkpoint": "haast.cli.make_checkpoint",
     "ops": "haast.cli.ops",
+    "plan": "haast.cli.plan",
     "profile": "haast.cli.profile",
     "serve": "haast.cli.serve",
 }

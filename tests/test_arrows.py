@@ -31,7 +31,9 @@ BELOW = {
     "serve": {"__init__", "engine", "model", "grammars", "harmony", "prompt", "stop_strings"}
     | EVERYONE,
     "integrations": {"serve"} | EVERYONE,
+    "capacity": {"bench", "engine", "model"} | EVERYONE,
     "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench", "integrations"}
+    | {"capacity"}
     | EVERYONE,
     "__init__": {"llm", "engine", "errors"},
     "__main__": {"__init__", "cli", "errors"},
@@ -49,6 +51,7 @@ OUTSIDE = {
     "coherence": {"torch"},
     "bench": {"torch", "matplotlib", "httptools", "msgspec", "uvloop"},
     "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
+    "capacity": {"torch"},
     "integrations": {"msgspec", "prometheus_client", "pydantic", "ray", "starlette"},
     "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},
@@ -56,6 +59,7 @@ OUTSIDE = {
 """Part of haast -> what it may import that is neither haast nor the standard library"""
 PURE = (
     "cuda/build.py",
+    "capacity/simulate.py",
     *(
         f"engine/{name}.py"
         for name in (

@@ -56,7 +56,7 @@ def make_plan(
         _check_limits_of_kernels(config, batch_size)
     is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
     weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
-    workspace_bytes = _workspace_bytes(config, batch_size, model, device)
+    workspace_bytes = step_bytes(config, batch_size, model, device)
     available = int(free_memory(device) * config.device_memory_utilization)
     budget = available - weight_bytes - workspace_bytes
     if budget < 0:
@@ -141,7 +141,7 @@ def _length(config: EngineConfig, model: ModelConfig, sizes: KVSizes, budget: in
     return config.max_length
 
 
-def _workspace_bytes(
+def step_bytes(
     config: EngineConfig, batch_size: int, model: ModelConfig, device: torch.device
 ) -> int:
     """Of one step: routed rows in and between the expert matmuls and their fp32 results, the

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
-from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 from haast.integrations.front import Front, merged
@@ -135,12 +134,32 @@ async def taken(answer):
 def test_a_replica_gives_what_its_application_sends():
     async def app(scope, receive, send):
         assert (await receive())["body"] == scope["expected"]
-        await StreamingResponse(iter(["a"] * 1000))(scope, receive, send)
+        await send(START)
+        for more in (*[True] * 999, False):
+            await send({"type": "http.response.body", "body": b"a", "more_body": more})
 
     scope = {"type": "http", "expected": b"body"}
     messages = run(taken(replica(app).answer(scope, b"body")))
-    assert messages[0]["status"] == 200 and len(messages) == 1002
+    assert messages[0]["status"] == 200 and messages[-1]["more_body"] is False
     assert b"".join(m.get("body", b"") for m in messages) == b"a" * 1000
+    assert len(messages) < 20, "what comes at once goes together"
+
+
+def test_of_many_answers_each_is_given_less_often():
+    async def app(scope, receive, send):
+        await send(START)
+        for _ in range(100):
+            await asyncio.sleep(0.002)
+            await send(PART)
+
+    async def count(num_open):
+        one = replica(app)
+        one._num_open = num_open
+        batches = [batch async for batch in one.answer({}, b"")]
+        assert sum(len(m.get("body", b"")) for b in batches for m in b) == 500
+        return len(batches)
+
+    assert run(count(0)) > 4 * run(count(150))
 
 
 def test_an_error_of_the_application_is_raised():
@@ -168,7 +187,7 @@ def test_who_goes_away_cancels_the_application():
         await answer.aclose()
         return len(batch)
 
-    assert 1 <= run(leave()) <= MAX_UNTAKEN + 1 and ended == [True]
+    assert run(leave()) >= 1 and ended == [True]
 
 
 def test_merged_metrics():
