@@ -73,7 +73,8 @@ def _join(wishes: Wishes, address: str | None) -> None:
     if address is not None:
         ray.init(address, logging_level=logging.WARNING)
         return
-    num_processes = max(wishes.replicas, wishes.max_replicas or 0) + wishes.fronts
+    # While they are replaced, new fronts run beside the old ones.
+    num_processes = max(wishes.replicas, wishes.max_replicas or 0) + 2 * wishes.fronts
     ray.init(
         "local",
         num_cpus=max(os.cpu_count() or 1, num_processes),  # a CPU each is what Ray sets aside

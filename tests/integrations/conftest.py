@@ -46,12 +46,14 @@ class Cluster:
             ),
         }
         self._process: subprocess.Popen | None = None
+        self._reading: threading.Thread | None = None
         self._address = ""
 
     def begin(self) -> Self:
         self._process = self._deploy()
         self._address = self._read_until_ready()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
         return self
 
     def end(self) -> None:
@@ -61,6 +63,9 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
+            if self._reading is not None:
+                self._reading.join()
+            self._process.stderr.close()
 
     def _deploy(self, *options: str) -> subprocess.Popen:
         """`haast deploy` of two replicas on the CPU."""

@@ -1,6 +1,7 @@
 """One endpoint over two replicas: openai-python, a death, an update, an orderly end."""
 
 import os
+import secrets
 import signal
 import threading
 from collections import Counter
@@ -77,12 +78,22 @@ def a_conversation_stays_where_its_pages_are(cluster):
     raise AssertionError(f"all conversations went to one replica: {seen}")
 
 
+def keys_of_both(cluster):
+    """Two names for what belongs together, one for each replica."""
+    keys = {}
+    while len(keys) < 2:
+        key = f"key {secrets.token_hex(4)}"
+        _, (name,) = answered_by(cluster, lambda key=key: ask(cluster, "A?", prompt_cache_key=key))
+        keys.setdefault(name, key)
+    return keys
+
+
 def a_client_may_name_what_belongs_together(cluster):
-    keyed = [lambda n=n: ask(cluster, f"Word {n}?", prompt_cache_key="mine") for n in range(3)]
-    headed = {"extra_headers": {"x-session-id": "mine"}}
-    keyed += [lambda n=n: ask(cluster, f"Word {n}?", **headed) for n in range(3)]
-    names = [answered_by(cluster, work)[1] for work in keyed]
-    assert len({frozenset(name) for name in names}) == 1 and len(names[0]) == 1
+    for name, key in keys_of_both(cluster).items():
+        for fields in ({"prompt_cache_key": key}, {"extra_headers": {"x-session-id": key}}):
+            for word in ("flute", "piano"):
+                work = lambda f=fields, w=word: ask(cluster, f"What is a {w}?", **f)
+                assert answered_by(cluster, work)[1] == {name}
 
 
 def a_response_is_found_again(cluster):
@@ -112,13 +123,15 @@ def a_client_that_leaves_frees_its_replica(cluster):
     assert sum(cluster.counts("vllm:request_success_total").values()) == before + 1
 
 
-def outcome(cluster, number, stream, num_tokens=16):
-    """How a request ended: its last finish reason, or its error."""
+def outcome(cluster, content, stream, on_event=lambda: None, **fields):
+    """How a request ended: its last finish reason, or the code of its error."""
     try:
-        answer = ask(cluster, f"What is {number}?", stream=stream, num_tokens=num_tokens)
-        if stream:
-            *_, answer = answer
-        return answer.choices[0].finish_reason
+        answer = ask(cluster, content, stream=stream, **fields)
+        reason = None
+        for part in answer if stream else [answer]:
+            reason = part.choices[0].finish_reason
+            on_event()
+        return reason
     except openai.APIStatusError as error:
         return error.code
     except openai.APIError as error:
@@ -128,21 +141,21 @@ def outcome(cluster, number, stream, num_tokens=16):
 def a_replica_is_killed(cluster):
     """What it was streaming ends with an error; all else is answered by the other one."""
     victim = cluster.processes(REPLICA)[0]
-    with ThreadPoolExecutor(12) as pool:
-        started = threading.Barrier(13)
-
-        def run(number):
-            started.wait()
-            return outcome(cluster, number, stream=number % 2 == 0, num_tokens=60)
-
-        running = [pool.submit(run, number) for number in range(12)]
-        started.wait()
-        cluster.until(lambda: sum(cluster.counts("vllm:num_requests_running").values()) == 12)
+    begun = [threading.Event() for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        streams, wholes = [], []
+        for key in [*keys_of_both(cluster).values()] * 2:
+            fields = {"num_tokens": 150, "prompt_cache_key": key}
+            on_event = begun[len(streams)].set
+            streams.append(pool.submit(outcome, cluster, "A?", True, on_event, **fields))
+            wholes.append(pool.submit(outcome, cluster, "B?", False, **fields))
+        assert all(event.wait(60) for event in begun)
         os.kill(victim, signal.SIGKILL)
-        ends = [future.result() for future in running]
-    assert ends[1::2] == ["length"] * 6, "whole answers are asked for again"
-    assert set(ends[::2]) <= {"length", "engine_down"} and "engine_down" in ends
-    assert [outcome(cluster, number, False) for number in range(3)] == ["length"] * 3
+        ends = [future.result() for future in streams]
+        assert [future.result() for future in wholes] == ["length"] * 4, "asked for again"
+    assert sorted(ends) == ["engine_down", "engine_down", "length", "length"]
+    for key in (None, "a", "b", "c"):
+        assert outcome(cluster, "C?", False, prompt_cache_key=key) == "length"
 
 
 def an_update_drops_nothing(cluster):
@@ -152,7 +165,7 @@ def an_update_drops_nothing(cluster):
     def keep_asking(number):
         ends = []
         while not is_over.is_set():
-            ends.append(outcome(cluster, f"{number}, {len(ends)}", stream=number % 2 == 0))
+            ends.append(outcome(cluster, f"{number}, {len(ends)}", number == 0, num_tokens=16))
         return ends
 
     with ThreadPoolExecutor(2) as pool:
