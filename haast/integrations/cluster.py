@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 
@@ -13,6 +15,8 @@ NAME = "haast"
 """Of the application; deploying it again updates it"""
 STORE_BYTES = 256 << 20
 """Ray's object store on a machine of our own; only requests of 100 kB and more pass through it"""
+REACH_S = 5.0
+"""How long the head of a cluster may take to be reached"""
 _log = logging.getLogger(__name__)
 _ALONE = {
     # Ray listens on 127.0.0.1 then, and not on every interface.
@@ -62,15 +66,28 @@ def deploy(wishes: Wishes, where: Where) -> str:
             "enable_access_log": _log.isEnabledFor(logging.DEBUG),
         }
         serve.run(application, name=NAME, route_prefix="/", logging_config=log)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except RuntimeError as error:
+        raise HaastError(f"cannot deploy: {_why_none_starts() or error}") from None
+    except (ConnectionError, ValueError) as error:
         raise HaastError(f"cannot deploy: {error}") from None
     return str(ray.get_runtime_context().gcs_address)
+
+
+def _why_none_starts() -> str:
+    """What ended the last replica, which Ray has at the end of a traceback; or nothing."""
+    from ray import serve
+
+    application = serve.status().applications.get(NAME)
+    told = application.deployments["Replica"].message if application else ""
+    errors = re.findall(r"^[\w.]*Error: (.+)$", told, re.MULTILINE)
+    return errors[-1] if errors else ""
 
 
 def _join(wishes: Wishes, address: str | None) -> None:
     import ray
 
     if address is not None:
+        _check_reachable(address)
         ray.init(address, logging_level=logging.WARNING)
         return
     # While they are replaced, new fronts run beside the old ones.
@@ -82,6 +99,23 @@ def _join(wishes: Wishes, address: str | None) -> None:
         include_dashboard=False,
         logging_level=logging.WARNING,
     )
+    wanted = wishes.replicas * wishes.gpus_per_replica
+    found = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    if found < wanted:
+        raise HaastError(
+            f"replicas x gpus_per_replica is {wanted}, but this machine has {found:.0f} GPUs"
+        )
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself takes minutes to find out. Raises ConnectionError."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), REACH_S).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster at {address}: {error}") from None
 
 
 def wait_for_signal() -> None:

@@ -60,7 +60,10 @@ class Front:
             await answer.fail(error, scope, receive)
 
     async def _ask(self, scope: Scope, body: bytes, answer: "_Answer") -> None:
-        """Raises ApiError if no replica has answered to the end."""
+        """Raises ApiError if no replica has answered to the end.
+
+        A client that goes away cancels this; Ray then cancels what was asked of a replica.
+        """
         from ray.exceptions import RayActorError
         from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
@@ -70,7 +73,8 @@ class Front:
         handle = self._replicas.options(session_id=session, stream=True)
         for _ in range(ATTEMPTS):
             try:
-                await _follow(handle.answer.remote(passed, body), answer)
+                async for messages in handle.answer.remote(passed, body):
+                    await answer.take(messages)
                 return
             except RayActorError as error:
                 _log.error("a replica died while it answered: %s", error)
@@ -81,18 +85,6 @@ class Front:
             except DeploymentUnavailableError as error:
                 raise _down(error.message) from None
         raise _down("the replica that answered died; ask again")
-
-
-async def _follow(news: Any, answer: "_Answer") -> None:
-    """Pass on what comes; a client that goes away cancels this, and so the answer."""
-    has_ended = False
-    try:
-        async for messages in news:
-            await answer.take(messages)
-        has_ended = True
-    finally:
-        if not has_ended:
-            news.cancel()
 
 
 class _Answer:

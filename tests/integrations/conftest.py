@@ -23,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
 HOOK = "tests.integrations.loopback.listen_on_loopback"
-START_S = 120
-"""Patience on a busy machine; it takes a tenth of that on an idle one"""
+START_S = 240
+"""Patience on a busy machine; it takes a twentieth of that on an idle one"""
 
 
 class Cluster:
