@@ -60,11 +60,12 @@ def deploy(wishes: Wishes, where: Where) -> str:
     application = app(wishes)
     try:
         _join(wishes, where.address)
-        serve.start(http_options={"host": where.host, "port": where.port})
         log = {
             "log_level": logging.getLevelName(_log.getEffectiveLevel()),
             "enable_access_log": _log.isEnabledFor(logging.DEBUG),
         }
+        http = {"host": where.host, "port": where.port}
+        serve.start(http_options=http, logging_config=log)
         serve.run(application, name=NAME, route_prefix="/", logging_config=log)
     except RuntimeError as error:
         raise HaastError(f"cannot deploy: {_why_none_starts() or error}") from None

@@ -121,11 +121,13 @@ class Cluster:
     def _read_until_ready(self) -> str:
         watch = threading.Timer(START_S, self._process.kill)
         watch.start()
-        for line in self._process.stderr:
-            self.output.append(line)
-            if match := re.search(r"haast: ready at .* --address (\S+) updates", line):
-                watch.cancel()
-                return match[1]
+        try:
+            for line in self._process.stderr:
+                self.output.append(line)
+                if match := re.search(r"haast: ready at .* --address (\S+) updates", line):
+                    return match[1]
+        finally:
+            watch.cancel()
         raise AssertionError("".join(self.output))
 
     def _read(self) -> None:

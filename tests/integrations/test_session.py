@@ -31,6 +31,7 @@ def test_other_beginnings_are_other_sessions():
         {"messages": [{**SYSTEM, "content": "Be long."}, USER]},
         {"messages": [SYSTEM, {**USER, "content": "What is a flute?"}]},
         {"messages": [{**SYSTEM, "role": "user"}, USER]},
+        {"messages": [{**SYSTEM, "role": "developer"}, USER]},
         {"input": "What is a piano?", "instructions": "Be brief."},
     ]
     assert len({session(**body) for body in bodies}) == len(bodies)
