@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from haast.capacity.compare import runs
-from haast.capacity.curves import FILE, Curves, kind_of
+from haast.capacity.curves import FILE, MODELS, Curves, model_of
 from haast.capacity.memory import GPU_BYTES
 
 ROOT = Path(__file__).parents[1]
@@ -24,15 +24,15 @@ def records(name: str) -> list[dict[str, Any]]:
 
 
 def document() -> str:
-    """Of each kind of card the newest curves of gpt-oss-20b; errors, median and worst."""
+    """Of each kind of card the newest curves of each model; errors, median and worst."""
     decode, prefill = records("decode"), records("prefill")
-    curves = {}
+    curves = []
     for kind in GPU_BYTES:
-        newest = [
-            [record for record in of if kind_of(record["gpu"], GPU_BYTES) == kind][-1]
-            for of in (decode, prefill)
-        ]
-        curves[kind] = asdict(Curves.of_records(*newest))
+        for model in MODELS:
+            steps, prompts = (_of(kind, model, bench) for bench in (decode, prefill))
+            if steps and prompts:
+                found = Curves.of_records(steps[-1], prompts[-1])
+                curves.append({"kind": kind, **asdict(found)})
     compared = list(runs(records("serve"), decode, prefill))
     names = compared[0].numbers
     errors = {}
@@ -40,6 +40,19 @@ def document() -> str:
         off = [abs(run.error(name)) for run in compared]
         errors[name] = [round(median(off), 3), round(max(off), 3)]
     return json.dumps({"curves": curves, "errors": errors}, indent=1) + "\n"
+
+
+def _of(kind: str, model: str, bench: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of one card of a kind, with experts as published and keys in bfloat16."""
+    return [
+        record
+        for record in bench
+        if kind in record["gpu"]
+        and model_of(record) == model
+        and record["encoding"] == "mxfp4"
+        and record.get("cache_format", "bfloat16") == "bfloat16"
+        and "," not in str(record.get("devices", ""))
+    ]
 
 
 def main() -> None:

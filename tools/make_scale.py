@@ -13,9 +13,8 @@ from haast.bench.cases import read_config
 from haast.capacity.choices import Latency, Load, most_per_s, under
 from haast.capacity.compare import runs
 from haast.capacity.costs import BF16, Costs
-from haast.capacity.curves import measured
+from haast.capacity.curves import MODELS, measured
 from haast.capacity.memory import GPU_BYTES, room
-from haast.capacity.report import MODELS, REFERENCE
 from haast.capacity.simulate import Replica
 from haast.config import ConfigError
 
@@ -46,9 +45,9 @@ def memory() -> Iterator[Cells]:
 def interconnect() -> Iterator[Cells]:
     """All-reduces of a step, and what they take of it."""
     yield ("model", "tokens in a step", "bytes each", *(f"{n} GPUs" for n in DIVISIONS[1:]))
-    curves, reference = measured()["curves"]["H100"], read_config(REFERENCE)
     for model in MODELS:
-        config = read_config(model)
+        curves, config = measured().base("H100", model), read_config(model)
+        reference = read_config(curves.model)
         for tokens in (1, 64, 256, 8192):
             shares = []
             for num_gpus in DIVISIONS[1:]:
@@ -81,8 +80,8 @@ def capacity() -> Iterator[Cells]:
 
 def _at_half(model: str, kind: str, num_gpus: int) -> tuple[float, Latency]:
     """The most requests a second of all GPUs, and latencies under half of them."""
-    config = read_config(model)
-    costs = Costs(measured()["curves"][kind], read_config(REFERENCE), config, num_gpus)
+    curves, config = measured().base(kind, model), read_config(model)
+    costs = Costs(curves, read_config(curves.model), config, num_gpus)
     limits = room(config, kind, num_gpus, sum(SIZE)).limits
     num_replicas = COUNT // num_gpus
     most = num_replicas * most_per_s(costs, limits, Load(0.0, *SIZE))

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from haast.bench.cases import read_config
 from haast.capacity.choices import percentile
 from haast.capacity.costs import Costs
-from haast.capacity.curves import Curves
+from haast.capacity.curves import REFERENCE, Curves
 from haast.capacity.simulate import Limits, Replica, Request
 from haast.config import ModelConfig
 
@@ -30,19 +31,19 @@ class Run:
 
 
 def runs(serve: list[Record], decode: list[Record], prefill: list[Record]) -> Iterator[Run]:
-    """Every measured level, simulated over curves of the same card and commit."""
-    from haast.bench.cases import read_config
-
-    model = read_config("gpt-oss-20b")
+    """Every measured level of which there are curves of the same card, commit and checkpoint."""
+    model = read_config(REFERENCE)
     for record in serve:
-        curves = Curves.of_records(_same(record, decode), _same(record, prefill))
-        for row in record["rows"]:
-            yield _run(curves, model, record, row)
+        steps, prompts = _same(record, decode), _same(record, prefill)
+        if steps and prompts:
+            curves = Curves.of_records(steps[-1], prompts[-1])
+            for row in record["rows"]:
+                yield _run(curves, model, record, row)
 
 
-def _same(record: Record, others: list[Record]) -> Record:
-    keys = ("gpu", "commit")
-    return [other for other in others if all(other[key] == record[key] for key in keys)][-1]
+def _same(record: Record, others: list[Record]) -> list[Record]:
+    keys = ("gpu", "commit", "model")
+    return [other for other in others if all(other[key] == record[key] for key in keys)]
 
 
 def _run(curves: Curves, model: ModelConfig, record: Record, row: Record) -> Run:

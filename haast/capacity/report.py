@@ -5,11 +5,9 @@ from collections.abc import Iterator, Sequence
 from haast.bench.cases import read_config
 from haast.capacity.choices import Choice, Load, choices
 from haast.capacity.costs import ALL_REDUCE_S, Costs
-from haast.capacity.curves import Curves, measured
+from haast.capacity.curves import measured
 from haast.capacity.memory import GPU_BYTES
 
-REFERENCE = "gpt-oss-20b"
-MODELS = (REFERENCE, "gpt-oss-120b")
 HEADER = (
     "GPUs a replica",
     "replicas",
@@ -25,8 +23,8 @@ Row = tuple[str, ...]
 
 def computed(model: str, kind: str, count: int, load: Load) -> list[Choice]:
     """All ways to serve a model on `count` GPUs of a kind."""
-    curves: Curves = measured()["curves"][kind]
-    reference, served = read_config(REFERENCE), read_config(model)
+    curves = measured().base(kind, model)
+    reference, served = read_config(curves.model), read_config(model)
     return choices(lambda num_gpus: Costs(curves, reference, served, num_gpus), kind, count, load)
 
 
@@ -62,18 +60,17 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
 def trust(model: str, kind: str, found: Sequence[Choice]) -> Iterator[str]:
     """What was measured, what was not, and how wrong the simulator was where it could be seen."""
     told = measured()
+    base = told.base(kind, model)
     yield (
-        f"Measured: {REFERENCE} on one {told['curves'][kind].gpu} ({told['curves'][kind].source}). "
+        f"Measured: {base.model} on one {base.gpu} ({base.source}). "
         "Against measured runs of the server the simulator is off by (median, worst): "
-        + ", ".join(
-            f"{name} {half:.0%}, {most:.0%}" for name, (half, most) in told["errors"].items()
-        )
+        + ", ".join(f"{name} {half:.0%}, {most:.0%}" for name, (half, most) in told.errors.items())
         + "."
     )
-    if model != REFERENCE:
+    if model != base.model:
         yield (
             f"Not measured: {model}. It is taken to reach the same share of the GPU's ceilings as "
-            f"{REFERENCE}, with each token's experts drawn evenly."
+            f"{base.model}, with each token's experts drawn evenly."
         )
     if any(choice.num_gpus > 1 for choice in found):
         yield (

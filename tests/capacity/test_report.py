@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 from ray.serve.schema import ServeDeploySchema
 
-from haast.capacity.report import MODELS
+from haast.capacity.curves import MODELS, Curves, Measured, model_of
 from haast.cli.plan import command
 from haast.integrations.ray_serve import Wishes
 
@@ -79,6 +79,18 @@ def test_the_serve_config_of_the_page_is_one():
     assert wishes.max_replicas == 16 and wishes.settings.models == ("gpt-oss-20b",)
     module, name = application.import_path.split(":")
     assert (module, name) == ("haast.integrations.ray_serve", "app")
+
+
+def test_a_model_that_was_measured_is_not_computed():
+    """The large one has no records yet; once it has, they are taken."""
+    small = Curves("gpt-oss-20b", "NVIDIA H100", "", 1088, [], [], 0.0, 1.0, 1.0)
+    large = Curves("gpt-oss-120b", "NVIDIA H100", "", 1088, [], [], 0.0, 1.0, 1.0)
+    known = {("H100", curves.model): curves for curves in (small, large)}
+    assert Measured(known, {}).base("H100", "gpt-oss-120b") is large
+    del known["H100", "gpt-oss-120b"]
+    assert Measured(known, {}).base("H100", "gpt-oss-120b") is small
+    names = ["random-20b", "gpt-oss-120b", "haast-tiny"]
+    assert [model_of({"model": name}) for name in names] == ["gpt-oss-20b", "gpt-oss-120b", ""]
 
 
 def test_the_models_are_those_of_the_command():

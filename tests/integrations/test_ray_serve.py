@@ -98,7 +98,7 @@ def a_client_may_name_what_belongs_together(cluster):
 
 def a_response_is_found_again(cluster):
     responses = cluster.client.responses
-    for number in range(3):
+    for number in range(2):
         first = responses.create(
             model="haast-tiny", input=f"What is {number}?", max_output_tokens=16
         )
@@ -145,7 +145,7 @@ def a_replica_is_killed(cluster):
     with ThreadPoolExecutor(8) as pool:
         streams, wholes = [], []
         for key in [*keys_of_both(cluster).values()] * 2:
-            fields = {"num_tokens": 150, "prompt_cache_key": key}
+            fields = {"num_tokens": 100, "prompt_cache_key": key}
             on_event = begun[len(streams)].set
             streams.append(pool.submit(outcome, cluster, "A?", True, on_event, **fields))
             wholes.append(pool.submit(outcome, cluster, "B?", False, **fields))
