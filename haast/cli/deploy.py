@@ -1,5 +1,6 @@
 """`haast deploy`: replicas of a model behind one endpoint, by Ray Serve."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import click
 from haast.cli.config_file import config_file_option
 from haast.cli.once import OnceCommand
 from haast.cli.options import FILE, engine_options, max_batch_size, model_options, picked
-from haast.cli.serve import model_path_of, server_options, settings_of, url_of
+from haast.cli.serve import model_path_of, server_options, settings_of, tell_ignored, url_of
 from haast.config import EngineConfig
 
 
@@ -69,6 +70,7 @@ def command(model: Path | None, **options: Any) -> None:
     """
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
     options["model_path"] = model_path_of(model, options["model_path"])
+    tell_ignored(options)
     settings = settings_of(options)
 
     from haast.integrations.cluster import Where, deploy, shut_down, wait_for_signal
@@ -80,6 +82,10 @@ def command(model: Path | None, **options: Any) -> None:
         drain_s=options["shutdown_timeout"],
         **{name: options[name] for name in Wishes.model_fields if name in options},
     )
+    if options["pretty_print_config"]:
+        shown = wishes.model_dump(mode="json")
+        shown["settings"]["api_keys"] = len(settings.api_keys)  # of keys only how many there are
+        click.echo(json.dumps(shown, indent=2), err=True)
     where = Where(options["address"], options["host"], options["port"])
     cluster = deploy(wishes, where)
     url = url_of(where.host, where.port)

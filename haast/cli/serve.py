@@ -155,9 +155,7 @@ def command(model: Path | None, **options: Any) -> int:
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # warns at every malformed request
     options["model_path"] = model_path_of(model, options["model_path"])
-    for name, why in IGNORED.items():
-        if options[name]:
-            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
+    tell_ignored(options)
     config = picked(EngineConfig, options)
     settings = settings_of(options)
     url = url_of(options["host"], options["port"])
@@ -180,6 +178,13 @@ def command(model: Path | None, **options: Any) -> int:
         listening = Listening(options["host"], options["port"], options["shutdown_timeout"])
         template = options["chat_template"]
         return run(EngineClient(config), settings, listening, template, progress, on_ready)
+
+
+def tell_ignored(options: dict[str, Any]) -> None:
+    """Log which options of other servers switch nothing on."""
+    for name, why in IGNORED.items():
+        if options[name]:
+            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
 
 
 def url_of(host: str, port: int) -> str:

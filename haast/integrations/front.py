@@ -97,6 +97,9 @@ class _Answer:
     async def take(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self.is_started = True
+            if message["type"] == "http.response.start":
+                kept = [header for header in message["headers"] if header[0] != b"x-request-id"]
+                message["headers"] = kept  # Ray sends it back, too
             await self._send(message)
 
     async def fail(self, error: ApiError, scope: Scope, receive: Receive) -> None:

@@ -59,9 +59,11 @@ def front(*calls):
 
 
 def test_an_answer_is_passed_on():
-    http, handle = front([[START, PART], [PART, END]])
+    named = {**START, "headers": [(b"x-request-id", b"mine"), (b"vary", b"Origin")]}
+    http, handle = front([[named, PART], [PART, END]])
     response = http.post("/v1/chat/completions?a=b", json={"prompt_cache_key": "k"})
     assert response.status_code == 200 and response.text == "part,part,end"
+    assert response.headers["vary"] == "Origin" and "x-request-id" not in response.headers
     options, (scope, body) = handle.asked
     assert scope["path"] == "/v1/chat/completions" and scope["query_string"] == b"a=b"
     assert body == b'{"prompt_cache_key":"k"}' and scope["method"] == "POST"

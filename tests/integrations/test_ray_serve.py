@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import openai
 import pytest
 
@@ -52,8 +53,10 @@ def openai_python(cluster):
     assert refused.value.param == "top_p"
 
 
-def metrics_of_all_replicas(cluster):
+def small_endpoints(cluster):
     assert [*cluster.counts("haast:engine_up").values()] == [1, 1]
+    told = httpx.get(f"{cluster.url}/health", headers={"x-request-id": "mine"}, timeout=30)
+    assert told.json() == {"status": "ok"} and told.headers.get_list("x-request-id") == ["mine"]
 
 
 def a_conversation_stays_where_its_pages_are(cluster):
@@ -189,7 +192,7 @@ def it_ends_in_order(cluster):
 def test_ray_serve(cluster):
     """One test, since a cluster takes too long to be started twice by two processes of tests."""
     openai_python(cluster)
-    metrics_of_all_replicas(cluster)
+    small_endpoints(cluster)
     a_conversation_stays_where_its_pages_are(cluster)
     a_client_may_name_what_belongs_together(cluster)
     a_response_is_found_again(cluster)

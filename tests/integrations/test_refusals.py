@@ -1,5 +1,6 @@
 """What `haast deploy` refuses before a cluster is there."""
 
+import json
 import os
 import socket
 from unittest import mock
@@ -25,6 +26,14 @@ def test_no_cluster():
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         told = refused("--address", address, "--gpus-per-replica", "0")
     assert told.startswith(f"cannot deploy: no Ray cluster at {address}: ") and "refused" in told
+
+
+def test_the_printed_config_tells_no_key():
+    options = ("--pretty-print-config", "--api-key", "secret", "--replicas", "3")
+    with mock.patch.dict(os.environ):
+        told = CliRunner().invoke(command, (*options, "--devices", "cpu")).output
+    shown = json.loads(told)
+    assert shown["replicas"] == 3 and shown["settings"]["api_keys"] == 1 and "secret" not in told
 
 
 @pytest.mark.parametrize(
