@@ -46,8 +46,14 @@ class Front:
         return self._app
 
     async def _metrics(self, _request: Request) -> Response:
-        """Of all replicas; `engine` tells them apart."""
-        texts = await self._replicas.broadcast("metrics").results_async()
+        """Of all replicas that answer; `engine` tells them apart."""
+        from ray.serve.exceptions import DeploymentUnavailableError
+
+        try:
+            told = await self._replicas.broadcast("metrics").results_async(return_exceptions=True)
+        except DeploymentUnavailableError as error:
+            return error_response(_down(error.message))
+        texts = [text for text in told if isinstance(text, bytes)]  # others have just died
         return PlainTextResponse(merged(texts), media_type=METRICS_TYPE)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:

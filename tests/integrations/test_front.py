@@ -190,6 +190,16 @@ def test_who_goes_away_cancels_the_application():
     assert time.monotonic() - started < 10
 
 
+def test_metrics_of_replicas_that_live():
+    async def results_async(return_exceptions):
+        return [b"# TYPE b gauge\nb 3.0\n", RayActorError()] if return_exceptions else None
+
+    http, handle = front()
+    handle.broadcast = lambda method: SimpleNamespace(results_async=results_async)
+    response = http.get("/metrics")
+    assert response.status_code == 200 and response.text.endswith("# TYPE b gauge\nb 3.0\n")
+
+
 def test_merged_metrics():
     texts = [
         b'# HELP a_total A.\n# TYPE a_total counter\na_total{engine="x"} 1.0\n',
