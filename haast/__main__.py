@@ -14,11 +14,13 @@ COMMANDS = {
     "bench": "haast.cli.bench",
     "chat": "haast.cli.chat",
     "coherence": "haast.cli.coherence",
+    "deploy": "haast.cli.deploy",
     "doctor": "haast.cli.doctor",
     "generate": "haast.cli.generate",
     "journal": "haast.cli.journal",
     "make-checkpoint": "haast.cli.make_checkpoint",
     "ops": "haast.cli.ops",
+    "plan": "haast.cli.plan",
     "profile": "haast.cli.profile",
     "serve": "haast.cli.serve",
 }

@@ -33,8 +33,10 @@ BELOW = {
     "doctor": {"bench", "cuda", "engine", "harmony", "model", "ops"} | EVERYONE,
     "serve": {"__init__", "engine", "model", "grammars", "harmony", "prompt", "stop_strings"}
     | EVERYONE,
-    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench"}
-    | {"baseline", "doctor"}
+    "integrations": {"serve"} | EVERYONE,
+    "capacity": {"bench", "engine", "model"} | EVERYONE,
+    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench", "integrations"}
+    | {"baseline", "capacity", "doctor"}
     | EVERYONE,
     "__init__": {"llm", "engine", "errors"},
     "__main__": {"__init__", "cli", "errors"},
@@ -54,12 +56,15 @@ OUTSIDE = {
     "baseline": {"matplotlib"},
     "doctor": {"torch"},
     "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
+    "capacity": {"torch"},
+    "integrations": {"msgspec", "prometheus_client", "pydantic", "ray", "starlette"},
     "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},
 }
 """Part of haast -> what it may import that is neither haast nor the standard library"""
 PURE = (
     "cuda/build.py",
+    "capacity/simulate.py",
     *(
         f"engine/{name}.py"
         for name in (

@@ -125,7 +125,8 @@ _SERVER_OPTIONS = (
 )
 
 
-def _server_options(command: F) -> F:
+def server_options(command: F) -> F:
+    """Adds the options that say how to listen and to answer."""
     for option in reversed(_SERVER_OPTIONS):
         command = option(command)
     return command
@@ -141,7 +142,7 @@ def _server_options(command: F) -> F:
 @model_options
 @engine_options
 @max_batch_size(default=None, default_text="256 on a GPU, 8 on the CPU")
-@_server_options
+@server_options
 @config_file_option
 def command(model: Path | None, **options: Any) -> int:
     """Serve MODEL (or --model-path) over an OpenAI-compatible API until SIGTERM.
@@ -153,13 +154,11 @@ def command(model: Path | None, **options: Any) -> int:
     started = time.perf_counter()
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # warns at every malformed request
-    options["model_path"] = _model_path(model, options["model_path"])
-    for name, why in IGNORED.items():
-        if options[name]:
-            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
+    options["model_path"] = model_path_of(model, options["model_path"])
+    tell_ignored(options)
     config = picked(EngineConfig, options)
-    settings = _settings(options)
-    url = _url(options["host"], options["port"])
+    settings = settings_of(options)
+    url = url_of(options["host"], options["port"])
 
     from haast.serve.client import EngineClient
     from haast.serve.server import Listening, run
@@ -181,17 +180,26 @@ def command(model: Path | None, **options: Any) -> int:
         return run(EngineClient(config), settings, listening, template, progress, on_ready)
 
 
-def _url(host: str, port: int) -> str:
+def tell_ignored(options: dict[str, Any]) -> None:
+    """Log which options of other servers switch nothing on."""
+    for name, why in IGNORED.items():
+        if options[name]:
+            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
+
+
+def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _model_path(positional: Path | None, option: Path | None) -> Path | None:
+def model_path_of(positional: Path | None, option: Path | None) -> Path | None:
+    """The one that was given. Raises UsageError for two that differ."""
     if positional is not None and option is not None and positional != option:
         raise click.UsageError(f"MODEL is {positional} and --model-path is {option}; give one")
     return positional or option
 
 
-def _settings(options: dict[str, Any]) -> "Settings":
+def settings_of(options: dict[str, Any]) -> "Settings":
+    """How to answer, from the options. Raises UsageError."""
     from haast.serve.service import Settings
 
     path = options["model_path"]

@@ -63,7 +63,7 @@ def make_plan(
     weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
     if config.shortlist_head:
         weight_bytes += shadow_bytes(model.vocab_size, model.hidden_size)
-    workspace_bytes = _workspace_bytes(config, batch_size + max_drafts, model, device)
+    workspace_bytes = step_bytes(config, batch_size + max_drafts, model, device)
     available = int(free_memory(device) * config.device_memory_utilization)
     budget = available - weight_bytes - workspace_bytes
     if budget < 0:
@@ -168,7 +168,7 @@ def _length(config: EngineConfig, model: ModelConfig, sizes: KVSizes, budget: in
     return config.max_length
 
 
-def _workspace_bytes(
+def step_bytes(
     config: EngineConfig, num_rows: int, model: ModelConfig, device: torch.device
 ) -> int:
     """Of one step: routed rows in and between the expert matmuls and their fp32 results, the

@@ -63,10 +63,10 @@ class Metrics:
 class Exposition(Collector):
     """Metrics in Prometheus' text format."""
 
-    def __init__(self, metrics: Metrics, client: EngineClient, model: str) -> None:
+    def __init__(self, metrics: Metrics, client: EngineClient, model: str, engine: str) -> None:
         self._metrics = metrics
         self._client = client
-        self._values = (model, "0")
+        self._values = (model, engine)
         self._registry = CollectorRegistry()
         self._registry.register(self)
 

@@ -87,9 +87,15 @@ class Service:
 
 
 def make_service(
-    client: EngineClient, settings: Settings, chat_template: Path | None = None
+    client: EngineClient,
+    settings: Settings,
+    chat_template: Path | None = None,
+    name: str = "0",
 ) -> Service:
-    """The service of an engine that has started. Raises TokenizerError, TemplateError."""
+    """The service of an engine that has started. Raises TokenizerError, TemplateError.
+
+    name  tells the metrics of this engine from those of others
+    """
     tokenizer = tokenizer_of(client.info.tokenizer)
     template = None if chat_template is None else ChatTemplate(chat_template, tokenizer)
     metrics = Metrics()
@@ -99,6 +105,6 @@ def make_service(
         tokenizer=tokenizer,
         prompts=PromptBuilder(tokenizer, template),
         metrics=metrics,
-        exposition=Exposition(metrics, client, settings.models[0]),
+        exposition=Exposition(metrics, client, settings.models[0], name),
         responses=ResponseStore(settings.response_store_mib << 20),
     )

@@ -86,8 +86,10 @@ def test_missing_prompt(refused):
 def test_a_mistyped_flag_or_command_is_answered_with_the_right_one(refused):
     assert "--prompt" in refused("generate", "--promt", "Hello")
     assert refused("generat") == "no command 'generat'; did you mean generate?"
-    everything = "there are bench, chat, coherence, generate, make-checkpoint, ops, profile, serve"
-    assert refused("xyzzy") == f"no command 'xyzzy'; {everything}"
+    everything = (
+        "bench, chat, coherence, deploy, generate, make-checkpoint, ops, plan, profile, serve"
+    )
+    assert refused("xyzzy") == f"no command 'xyzzy'; there are {everything}"
 
 
 @pytest.mark.usefixtures("nothing_loads")
