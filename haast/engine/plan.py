@@ -1,6 +1,7 @@
 """Wishes and facts -> the Plan of what will run."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from haast.config import (
     MemoryPlan,
     ModelConfig,
     Plan,
+    RankPlan,
 )
 from haast.engine.device import device_name, free_memory
-from haast.engine.kv_plan import KVSizes, plan_kv
+from haast.engine.kv_plan import KVPlan, KVSizes, plan_kv
 from haast.engine.op_choice import EXPERT_OPS, are_capturable, choose_ops, runs_kernel
 from haast.model.kv_cache import CACHE_DTYPES, TokenBytes
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, role_axes
@@ -23,6 +25,7 @@ from haast.model.parameters import EXPERT_LAYOUTS
 from haast.mxfp4 import GROUP
 from haast.ops import attention, why_no_kernels
 from haast.ops.attention.check import MAX_REQUESTS, PAGE_SIZE
+from haast.parallel.share import Share, shares_of
 
 DEFAULT_BATCH = {True: 256, False: 8}
 """Whether on a GPU -> requests computed at a time, if nobody wishes for a number"""
@@ -44,24 +47,33 @@ def make_plan(
     model: ModelConfig,
     source: Source,
     encoding: Encoding,
-    device: torch.device,
+    *devices: torch.device,
 ) -> Plan:
     """Decide memory, lengths and ops before anything is loaded.
 
-    Raises ConfigError in one line if the wishes do not fit the model or the memory.
+    devices  of the ranks; this process is rank 0
+    Raises ConfigError in one line if the wishes do not fit the model, the memory or the devices.
     """
-    ops = choose_ops(model, encoding, device, is_deterministic=config.deterministic)
+    shares, device = shares_of(model, config.devices, len(devices)), devices[0]
+    if len(shares) > 1 and config.deterministic:
+        raise ConfigError(f"deterministic is for one device; devices '{config.devices}' are more")
+    own = shares[0].local
+    ops = choose_ops(own, encoding, device, is_deterministic=config.deterministic)
     batch_size = _batch_size(config, device)
     if runs_kernel(ops, attention.name):
         _check_limits_of_kernels(config, batch_size)
     is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
-    weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
-    workspace_bytes = _workspace_bytes(config, batch_size, model, device)
-    available = int(free_memory(device) * config.device_memory_utilization)
+    ranks = [
+        _rank(share, device_name(place), encoding, is_swizzled)
+        for share, place in zip(shares, devices, strict=True)
+    ]
+    weight_bytes = ranks[0].weight_bytes
+    workspace_bytes = _workspace_bytes(config, batch_size, own, device)
+    available = usable_memory(config, devices, rank=0)
     budget = available - weight_bytes - workspace_bytes
     if budget < 0:
         raise ConfigError(_too_little(config, weight_bytes, workspace_bytes, available))
-    sizes = _kv_sizes(config, model)
+    sizes = _kv_sizes(config, own)
     length = _length(config, model, sizes, budget)
     kv = plan_kv(sizes, budget, batch_size, length, config.max_batch_input_tokens)
     return Plan(
@@ -71,7 +83,7 @@ def make_plan(
         files=source.files,
         encoding=encoding,
         is_swizzled=is_swizzled,
-        device=device_name(device),
+        device=", ".join(rank.device for rank in ranks),
         max_length=length,
         max_batch_size=kv.max_batch_size,
         max_batch_input_tokens=config.max_batch_input_tokens,
@@ -81,18 +93,46 @@ def make_plan(
         has_graphs=are_capturable(ops, device),
         ops=ops,
         warning=_warning(device),
-        memory=MemoryPlan(
-            available_bytes=available,
-            weight_bytes=weight_bytes,
-            workspace_bytes=workspace_bytes,
-            kv_bytes=kv.kv_bytes,
-            naive_kv_bytes=kv.naive_bytes,
-            page_size=config.kv_cache_page_size,
-            num_pages=kv.num_pages,
-            num_window_pages=kv.num_window_pages,
-            num_full_length=kv.num_full_length,
-            cache_format=config.kv_cache_format,
-        ),
+        ranks=tuple(ranks) if len(ranks) > 1 else (),
+        memory=_memory_plan(config, kv, available, weight_bytes, workspace_bytes),
+    )
+
+
+def _memory_plan(
+    config: EngineConfig, kv: KVPlan, available: int, weight_bytes: int, workspace_bytes: int
+) -> MemoryPlan:
+    return MemoryPlan(
+        available_bytes=available,
+        weight_bytes=weight_bytes,
+        workspace_bytes=workspace_bytes,
+        kv_bytes=kv.kv_bytes,
+        naive_kv_bytes=kv.naive_bytes,
+        page_size=config.kv_cache_page_size,
+        num_pages=kv.num_pages,
+        num_window_pages=kv.num_window_pages,
+        num_full_length=kv.num_full_length,
+        cache_format=config.kv_cache_format,
+    )
+
+
+def usable_memory(config: EngineConfig, devices: Sequence[torch.device], rank: int) -> int:
+    """Bytes that a rank may take; ranks on one device share what is free there."""
+    sharing = devices.count(devices[rank])
+    return int(free_memory(devices[rank]) * config.device_memory_utilization) // sharing
+
+
+def _rank(share: Share, device: str, encoding: Encoding, is_swizzled: bool) -> RankPlan:
+    model = share.local
+    start, stop = share.vocabulary
+    others = share.config.vocab_size - (stop - start)  # whose part of the head is not here
+    nbytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
+    return RankPlan(
+        device=device,
+        num_heads=model.num_heads,
+        num_kv_heads=model.num_kv_heads,
+        intermediate_size=model.intermediate_size,
+        num_tokens=stop - start,
+        weight_bytes=nbytes - 2 * others * model.hidden_size,
     )
 
 

@@ -1,5 +1,6 @@
 """TorchRunner: computes steps on a device, without waiting for it."""
 
+from contextlib import nullcontext
 from itertools import compress
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from haast import ops
+from haast.engine.call import Call
 from haast.engine.extras import Extras
 from haast.engine.graphs import StepGraphs
 from haast.engine.inputs import FLOAT_FIELDS, Layout, Words, pack
@@ -15,6 +17,7 @@ from haast.engine.mask_buffer import MaskBuffer
 from haast.engine.request import Request
 from haast.engine.step import Pending, Step
 from haast.engine.tables import Tables
+from haast.engine.team import Team
 from haast.model.gpt_oss import GptOss
 from haast.model.kv_cache import KVCache
 
@@ -34,6 +37,7 @@ class TorchRunner:
     pins        for `haast.ops.pin`
     has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
                 capturable
+    team        the other ranks, if this is rank 0 of several
     waited_s    how long the host has waited for results
     """
 
@@ -54,6 +58,8 @@ class TorchRunner:
         self.kv = kv
         self.pins = pins
         self.waited_s = 0.0
+        self.team: Team | None = None
+        self._num_fresh = 0
         self._tables = Tables(max_batch_size, max_pages, page_size, vocab_size)
         self._extras = Extras(vocab_size, device)
         self._masks = MaskBuffer(max_batch_size, vocab_size, device)
@@ -74,19 +80,21 @@ class TorchRunner:
             decodes, requests = step.num_decodes, len(step.requests)
             graphs, count = self._graphs, len(step.sampling)
             layout = graphs.layout_for(requests, decodes, step.num_tokens) if graphs else None
-            if graphs is None or layout is None:
-                layout = Layout(step.num_tokens, requests, count)
-                self._send(step, layout)
-                rows = self._sampled_rows(layout, decodes, max(step.counts))
-                logits = self.model.logits(rows) if count else rows
-            else:
-                self._send(step, layout)
-                rows = graphs.run(layout, layout.num_requests if decodes else 0)[:count]
-                logits = rows if layout.num_samples <= FEW_ROWS else self.model.logits(rows)
+            is_replayed = layout is not None
+            layout = layout or Layout(step.num_tokens, requests, count)
+            logits = self.compute(self._call(step, layout, count, is_replayed))
             launched = Launched(self, step, layout, logits)
             if not step.masked:
                 launched.take(*self._sample(step, layout, logits, None))
             return launched
+
+    @torch.inference_mode()
+    def compute(self, call: Call) -> Tensor:
+        """Start a forward pass, on all ranks; its logits [num_rows, V] or [T, V]."""
+        with self.team.working_on(call) if self.team else nullcontext(), ops.pin(self.pins):
+            if self.model.ranks is not None and call.num_samples:
+                self.model.ranks.pass_on(self._samples[: call.num_samples])
+            return self._compute(call)
 
     def masks(self, step: Step) -> memoryview:
         """Memory of the host for the masks of a step."""
@@ -102,10 +110,8 @@ class TorchRunner:
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
         """Logits after every token of a step [T, V]; samples nothing."""
-        with ops.pin(self.pins):
-            layout = Layout(step.num_tokens, len(step.requests), 0)
-            self._send(step, layout)
-            return self.model.logits(self._forward(layout, step.num_decodes, max(step.counts)))
+        layout = Layout(step.num_tokens, len(step.requests), 0)
+        return self.compute(self._call(step, layout, None, is_replayed=False))
 
     def forget(self, request: Request) -> None:
         """No later step continues the request."""
@@ -113,7 +119,9 @@ class TorchRunner:
         self._extras.leave(request)
 
     def is_alive(self) -> bool:
-        """Whether the device still works."""
+        """Whether the device, and every other rank, still works."""
+        if self.team is not None and not self.team.is_alive():
+            return False
         if self.model.device.type == "cuda":
             try:
                 torch.cuda.synchronize(self.model.device)
@@ -121,19 +129,41 @@ class TorchRunner:
                 return False
         return True
 
-    def _send(self, step: Step, layout: Layout) -> None:
-        """Copy a step's numbers and its new pages to the device."""
+    def _call(self, step: Step, layout: Layout, num_rows: int | None, is_replayed: bool) -> Call:
+        """A step's numbers and its new pages."""
         rows, fresh = self._tables.rows(step)
         for request in fresh:
             self._extras.enter(request)
         new_pages = self._tables.new_pages(step, rows)
-        if new_pages is not None:
-            at, pages = self._pinned(new_pages).to(self.model.device, non_blocking=True)
-            self._page_tables.view(-1).index_copy_(0, at.long(), pages)
         sampling = np.fromiter(compress(rows, step.samples), np.int64, len(step.sampling))
         settings = self._tables.settings[sampling]
-        words = pack(step, rows, settings, self._tables.page_size, layout)
-        self._inbox[: len(words)].copy_(self._pinned(words), non_blocking=True)
+        call = Call(
+            layout=layout,
+            words=pack(step, rows, settings, self._tables.page_size, layout),
+            new_pages=new_pages,
+            num_decodes=step.num_decodes,
+            num_rows=num_rows,
+            most_tokens=max(step.counts),
+            is_replayed=is_replayed,
+            num_samples=self._num_fresh if max(step.input_rows, default=-1) >= 0 else 0,
+        )
+        self._num_fresh = 0
+        return call
+
+    def _compute(self, call: Call) -> Tensor:
+        if call.new_pages is not None:
+            at, pages = self._pinned(call.new_pages).to(self.model.device, non_blocking=True)
+            self._page_tables.view(-1).index_copy_(0, at.long(), pages)
+        self._inbox[: len(call.words)].copy_(self._pinned(call.words), non_blocking=True)
+        layout, decodes = call.layout, call.num_decodes
+        if call.num_rows is None:
+            return self.model.logits(self._forward(layout, decodes, call.most_tokens))
+        if not call.is_replayed:
+            rows = self._sampled_rows(layout, decodes, call.most_tokens)
+            return self.model.logits(rows) if call.num_rows else rows
+        assert self._graphs is not None, call
+        rows = self._graphs.run(layout, layout.num_requests if decodes else 0)[: call.num_rows]
+        return rows if layout.num_samples <= FEW_ROWS else self.model.logits(rows)
 
     def _replayed(self, layout: Layout, num_decodes: int) -> Tensor:
         """What graphs replay: logits of few rows, hidden states of many."""
@@ -184,6 +214,7 @@ class TorchRunner:
         )
         token_ids, logprobs = self._extras.sample(step, logits, sampling, masks)
         self._samples[:count].copy_(token_ids)
+        self._num_fresh = count
         return token_ids, logprobs
 
     def _fields(self, layout: Layout) -> dict[str, Tensor]:

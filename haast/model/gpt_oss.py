@@ -6,16 +6,29 @@ from haast import ops
 from haast.config import ModelConfig
 from haast.model.kv_cache import KVCache
 from haast.model.parameters import LayerParameters, Parameters
+from haast.parallel.collectives import Ranks
 
 
 class GptOss:
     """A gpt-oss network with its parameters.
 
     Knows no kernels: which implementation of each op runs is `haast.ops.pin`'s business.
+
+    config      of what is computed here: a share's own if the network is on several ranks
+    parameters  of that
+    max_length  positions that there may be
+    ranks       those that compute the network together; None = this process alone does
     """
 
-    def __init__(self, config: ModelConfig, parameters: Parameters, max_length: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        parameters: Parameters,
+        max_length: int,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.config = config
+        self.ranks = ranks
         self.parameters = parameters
         self.device = parameters.embedding.device
         self.dtype = parameters.embedding.dtype
@@ -35,14 +48,20 @@ class GptOss:
         x = self.parameters.embedding[token_ids]
         normed = ops.rms_norm(x, layers[0].attn_norm, eps)
         for index, (layer, next_norm) in enumerate(zip(layers, after, strict=True)):
-            delta = self._attention(normed, index, layer, meta, kv)
+            delta = self._summed(self._attention(normed, index, layer, meta, kv))
             x, normed = ops.add_rms_norm(x, delta, layer.mlp_norm, eps)
-            x, normed = ops.add_rms_norm(x, self._experts(normed, layer), next_norm, eps)
+            delta = self._summed(self._experts(normed, layer))
+            x, normed = ops.add_rms_norm(x, delta, next_norm, eps)
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
-        return ops.linear(hidden, self.parameters.lm_head, None)
+        scores = ops.linear(hidden, self.parameters.lm_head, None)
+        return scores if self.ranks is None else self.ranks.gather(scores)
+
+    def _summed(self, delta: Tensor) -> Tensor:
+        """What all ranks add to the residual stream."""
+        return delta if self.ranks is None else self.ranks.sum(delta)
 
     def _attention(
         self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache

@@ -1,0 +1,86 @@
+"""Team: the other ranks, as rank 0's engine deals with them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+
+from haast.config import EngineConfig, Plan
+from haast.engine.call import Call
+from haast.engine.place import Place
+from haast.parallel.collectives import Ranks, connect
+from haast.parallel.followers import Followers
+
+MODULE = "haast.engine.follower"
+
+
+class Start(NamedTuple):
+    """What a follower is told first: load your share and say so. Then comes JOIN, then Calls."""
+
+    config: EngineConfig
+    plan: Plan
+    rank: int
+    folder: Path
+
+
+JOIN = "join"
+"""All have loaded their shares: connect, say so and compute what comes"""
+
+
+class Team:
+    """Tells the other ranks what to compute while rank 0 does.
+
+    Once a call has been told all must see it through: if one does not, none can go on.
+    """
+
+    def __init__(self, followers: Followers, place: Place) -> None:
+        self.followers = followers
+        self.waiting = followers.waiting
+        self.close = followers.close
+        self._place = place
+
+    @classmethod
+    def start(
+        cls, place: Place, plan: Plan, on_failure: Callable[[str], None] | None
+    ) -> Self | None:
+        """Have the other ranks load their shares; None if there are none."""
+        if len(place.devices) == 1:
+            return None
+        is_stuck = partial(_is_busy, place.device)
+        followers = Followers(MODULE, place.names, is_stuck=is_stuck, on_failure=on_failure)
+        folder = followers.folder
+        followers.tell_each(lambda rank: Start(place.config, plan, rank, folder))
+        return cls(followers, place)
+
+    def join(self) -> Ranks:
+        """Once rank 0 has loaded its share, too. Raises RankError if another could not."""
+        followers, place = self.followers, self._place
+        followers.wait_ready()
+        with self._all_or_none(JOIN):
+            ranks = connect(place.device, followers.folder, place.rank, len(place.devices))
+        followers.wait_ready()
+        return ranks
+
+    def working_on(self, call: Call) -> AbstractContextManager[None]:
+        """Around rank 0's own part of a call. Raises RankError if it fails, for whatever reason."""
+        return self._all_or_none(call)
+
+    def is_alive(self) -> bool:
+        """Whether the ranks can go on."""
+        return self.followers.failure is None
+
+    @contextmanager
+    def _all_or_none(self, message: object) -> Iterator[None]:
+        self.followers.tell(message)
+        try:
+            yield
+        except Exception as error:  # whatever it is, ranks are no longer at the same place
+            raise self.followers.explained(error) from error
+
+
+def _is_busy(device: torch.device) -> bool:
+    """Whether it has work that has not ended."""
+    return device.type == "cuda" and not torch.cuda.default_stream(device).query()

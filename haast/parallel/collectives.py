@@ -1,0 +1,83 @@
+"""What ranks do together: add up, put side by side, pass on."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+WAIT_S = 60.0
+"""How long a rank waits for another one; all have the same work, so they arrive together"""
+LOOPBACK = "127.0.0.1"
+
+
+class Ranks(Protocol):
+    """This process among those that compute one network. All call the same in the same order."""
+
+    rank: int
+    size: int
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over ranks: in fp32, in their order, rounded once to x's dtype; the same bits
+        everywhere."""
+        ...
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Columns of all ranks [N, V / size] side by side, [N, V]."""
+        ...
+
+    def pass_on(self, x: Tensor) -> None:
+        """Rank 0's x into everyone's."""
+        ...
+
+
+class GlooRanks:
+    """Ranks on the CPU. Raises RuntimeError if another rank is gone or does not come in time.
+
+    folder  that all share, where they find each other
+    """
+
+    def __init__(self, folder: Path, rank: int, size: int, wait_s: float = WAIT_S) -> None:
+        self.rank = rank
+        self.size = size
+        gloo: Any = dist.ProcessGroupGloo  # not the default group, which may be somebody else's
+        options = gloo._Options()
+        options._devices = [gloo.create_device(hostname=LOOPBACK)]
+        options._timeout = timedelta(seconds=wait_s)
+        self._group = gloo(_store(folder, size), rank, size, options)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """See Ranks."""
+        return self._all(x).float().sum(0).to(x.dtype)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """See Ranks."""
+        return self._all(x).transpose(0, 1).reshape(len(x), -1)
+
+    def pass_on(self, x: Tensor) -> None:
+        """See Ranks."""
+        self._group.broadcast(x, 0).wait()
+
+    def _all(self, x: Tensor) -> Tensor:
+        """[size, *x.shape], as bytes on the way: gloo need not know their dtype."""
+        out = torch.empty(self.size, *x.shape, dtype=x.dtype)
+        parts = [part.view(torch.uint8) for part in out]
+        self._group.allgather([parts], [x.contiguous().view(torch.uint8)]).wait()
+        return out
+
+
+def _store(folder: Path, size: int) -> Any:
+    made: Any = dist
+    return made.FileStore(str(folder / "store"), size)
+
+
+def connect(device: torch.device, folder: Path, rank: int, size: int) -> Ranks:
+    """The ranks, once all of them have called this; on the CPU they share its cores.
+
+    folder  that all share, where they find each other
+    """
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // size))
+    return GlooRanks(folder, rank, size)
