@@ -11,9 +11,9 @@ import torch
 from haast.engine.load import make_runner, out_of_memory, prepare
 from haast.engine.plan import usable_memory
 from haast.engine.runner import TorchRunner
-from haast.engine.team import Start
+from haast.engine.team import Join, Start
 from haast.errors import HaastError
-from haast.parallel.collectives import connect
+from haast.parallel.collectives import come_to, connect
 from haast.parallel.leader import Leader
 
 
@@ -45,8 +45,9 @@ def _join(leader: Leader) -> TorchRunner:
     _check_memory(start, place.devices)
     parameters = prepared.make_parameters(None)
     leader.say_ready()
-    leader.receive()
-    ranks = connect(place.device, start.folder, start.rank, len(place.devices))
+    join, size = leader.receive(), len(place.devices)
+    assert isinstance(join, Join), join
+    ranks = connect(place.device, come_to(join.port, size), place.rank, size)
     runner = make_runner(prepared.model(parameters, ranks), start.plan)
     leader.say_ready()
     return runner

@@ -79,17 +79,15 @@ def load(
     stop_ids: frozenset[int],
     progress: Progress | None = None,
     grammars: Grammars | None = None,
-    on_failure: Callable[[str], None] | None = None,
 ) -> Loaded:
     """Read (or make) the weights; the engine is then ready to generate. Starts the other ranks.
 
-    stop_ids    the model's own stop tokens
-    grammars    for requests that have one
-    on_failure  called, in a thread, with the reason why another rank cannot go on
+    stop_ids  the model's own stop tokens
+    grammars  for requests that have one
     Raises CheckpointError for flaws only the bytes can show, ConfigError if memory runs out,
     RankError if another rank cannot be loaded.
     """
-    team = Team.start(prepared.place, prepared.plan, on_failure)
+    team = Team.start(prepared.place, prepared.plan)
     try:
         parameters = prepared.make_parameters(progress)
         model = prepared.model(parameters, team.join() if team else None)

@@ -1,9 +1,8 @@
 """Team: the other ranks, as rank 0's engine deals with them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
@@ -11,23 +10,24 @@ import torch
 from haast.config import EngineConfig, Plan
 from haast.engine.call import Call
 from haast.engine.place import Place
-from haast.parallel.collectives import Ranks, connect
+from haast.parallel.collectives import Ranks, connect, meeting_place
 from haast.parallel.followers import Followers
 
 MODULE = "haast.engine.follower"
 
 
 class Start(NamedTuple):
-    """What a follower is told first: load your share and say so. Then comes JOIN, then Calls."""
+    """What a follower is told first: load your share and say so. Then comes Join, then Calls."""
 
     config: EngineConfig
     plan: Plan
     rank: int
-    folder: Path
 
 
-JOIN = "join"
-"""All have loaded their shares: connect, say so and compute what comes"""
+class Join(NamedTuple):
+    """All have loaded their shares: connect, say so and compute what comes."""
+
+    port: int
 
 
 class Team:
@@ -39,28 +39,28 @@ class Team:
     def __init__(self, followers: Followers, place: Place) -> None:
         self.followers = followers
         self.waiting = followers.waiting
+        self.when_failed = followers.when_failed
         self.close = followers.close
         self._place = place
 
     @classmethod
-    def start(
-        cls, place: Place, plan: Plan, on_failure: Callable[[str], None] | None
-    ) -> Self | None:
+    def start(cls, place: Place, plan: Plan) -> Self | None:
         """Have the other ranks load their shares; None if there are none."""
         if len(place.devices) == 1:
             return None
         is_stuck = partial(_is_busy, place.device)
-        followers = Followers(MODULE, place.names, is_stuck=is_stuck, on_failure=on_failure)
-        folder = followers.folder
-        followers.tell_each(lambda rank: Start(place.config, plan, rank, folder))
+        followers = Followers(MODULE, place.names, is_stuck=is_stuck)
+        followers.tell_each(lambda rank: Start(place.config, plan, rank))
         return cls(followers, place)
 
     def join(self) -> Ranks:
         """Once rank 0 has loaded its share, too. Raises RankError if another could not."""
         followers, place = self.followers, self._place
         followers.wait_ready()
-        with self._all_or_none(JOIN):
-            ranks = connect(place.device, followers.folder, place.rank, len(place.devices))
+        size = len(place.devices)
+        store, port = meeting_place(size)
+        with self._all_or_none(Join(port)):
+            ranks = connect(place.device, store, place.rank, size)
         followers.wait_ready()
         return ranks
 

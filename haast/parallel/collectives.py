@@ -2,13 +2,14 @@
 
 import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+Store = Any
+"""torch's own, which its types do not tell"""
 WAIT_S = 60.0
 """How long a rank waits for another one; all have the same work, so they arrive together"""
 LOOPBACK = "127.0.0.1"
@@ -35,19 +36,16 @@ class Ranks(Protocol):
 
 
 class GlooRanks:
-    """Ranks on the CPU. Raises RuntimeError if another rank is gone or does not come in time.
+    """Ranks on the CPU. Raises RuntimeError if another rank is gone or does not come in time."""
 
-    folder  that all share, where they find each other
-    """
-
-    def __init__(self, folder: Path, rank: int, size: int, wait_s: float = WAIT_S) -> None:
+    def __init__(self, store: Store, rank: int, size: int, wait_s: float = WAIT_S) -> None:
         self.rank = rank
         self.size = size
         gloo: Any = dist.ProcessGroupGloo  # not the default group, which may be somebody else's
         options = gloo._Options()
         options._devices = [gloo.create_device(hostname=LOOPBACK)]
         options._timeout = timedelta(seconds=wait_s)
-        self._group = gloo(_store(folder, size), rank, size, options)
+        self._group = gloo(store, rank, size, options)
 
     def sum(self, x: Tensor) -> Tensor:
         """See Ranks."""
@@ -69,15 +67,21 @@ class GlooRanks:
         return out
 
 
-def _store(folder: Path, size: int) -> Any:
-    made: Any = dist
-    return made.FileStore(str(folder / "store"), size)
-
-
-def connect(device: torch.device, folder: Path, rank: int, size: int) -> Ranks:
-    """The ranks, once all of them have called this; on the CPU they share its cores.
-
-    folder  that all share, where they find each other
-    """
+def connect(device: torch.device, store: Store, rank: int, size: int) -> Ranks:
+    """The ranks, once all of them have called this; on the CPU they share its cores."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // size))
-    return GlooRanks(folder, rank, size)
+    return GlooRanks(store, rank, size)
+
+
+def meeting_place(size: int) -> tuple[Store, int]:
+    """Where ranks find each other, and the port by which `come_to` finds it."""
+    made: Any = dist
+    timeout = timedelta(seconds=WAIT_S)
+    store = made.TCPStore(LOOPBACK, 0, size, True, timeout, wait_for_workers=False)
+    return store, store.port
+
+
+def come_to(port: int, size: int) -> Store:
+    """The meeting place of another process."""
+    made: Any = dist
+    return made.TCPStore(LOOPBACK, port, size, False, timedelta(seconds=WAIT_S))

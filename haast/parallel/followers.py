@@ -1,17 +1,14 @@
 """Followers: the other ranks' processes, seen from rank 0's."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, sleep
 from typing import Any
@@ -42,10 +39,8 @@ class Followers:
     What goes wrong with one ends all; `failure` says what it was. They leave when their link ends,
     so also when this process does, however that happens.
 
-    names       what to call each rank, from rank 0 on
-    folder      that all ranks share
-    is_stuck    after a failure: whether this process waits for a rank on its device, for ever
-    on_failure  called with the reason, in a thread; None = the next use of the ranks raises it
+    names     what to call each rank, from rank 0 on
+    is_stuck  after a failure: whether this process waits for a rank on its device, for ever
     """
 
     def __init__(
@@ -54,18 +49,21 @@ class Followers:
         names: Sequence[str],
         *,
         is_stuck: Callable[[], bool] = lambda: False,
-        on_failure: Callable[[str], None] | None = None,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="haast-ranks-"))
         self._all = [_Follower(module, rank, name) for rank, name in enumerate(names) if rank]
-        self._watch = _Watch(self._all, is_stuck, on_failure)
-        self._end = weakref.finalize(self, _end, self._all, self._watch, self.folder)
+        self._watch = _Watch(self._all, is_stuck)
+        self._end = weakref.finalize(self, _end, self._all, self._watch)
         Thread(target=self._watch.run, daemon=True, name="ranks").start()
 
     @property
     def failure(self) -> str | None:
         """Why the ranks cannot go on, in one line."""
         return self._watch.failure
+
+    def when_failed(self, act: Callable[[str], None]) -> None:
+        """Call this with the reason, in a thread, as soon as the ranks cannot go on. Otherwise the
+        next use of them raises it."""
+        self._watch.on_failure = act
 
     def tell(self, message: Any) -> None:
         """Send all of them a message. Raises RankError if one is gone."""
@@ -169,7 +167,6 @@ class _Watch:
         self,
         followers: Sequence[_Follower],
         is_stuck: Callable[[], bool],
-        on_failure: Callable[[str], None] | None,
     ) -> None:
         self.failure: str | None = None
         self.failed = Event()
@@ -178,7 +175,7 @@ class _Watch:
         self._failing = Lock()
         self._followers = followers
         self._is_stuck = is_stuck
-        self._on_failure = on_failure
+        self.on_failure: Callable[[str], None] | None = None
 
     def run(self) -> None:
         """Until one fails or all are closed."""
@@ -220,8 +217,8 @@ class _Watch:
             for follower in self._followers:
                 follower.process.kill()
             self.failed.set()
-        if self._on_failure is not None:
-            self._on_failure(reason)
+        if self.on_failure is not None:
+            self.on_failure(reason)
         for follower in self._followers:
             follower.bury(LEAVE_S)
         Thread(target=self._leave_if_stuck, daemon=True).start()
@@ -234,7 +231,7 @@ class _Watch:
             os._exit(1)
 
 
-def _end(followers: Sequence[_Follower], watch: _Watch, folder: Path) -> None:
+def _end(followers: Sequence[_Follower], watch: _Watch) -> None:
     watch.is_closed = True
     watch.failed.set()
     for follower in followers:
@@ -242,4 +239,3 @@ def _end(followers: Sequence[_Follower], watch: _Watch, folder: Path) -> None:
     until = monotonic() + LEAVE_S
     for follower in followers:
         follower.bury(max(0.0, until - monotonic()))
-    shutil.rmtree(folder, ignore_errors=True)

@@ -38,6 +38,8 @@ class Share:
     @property
     def local(self) -> ModelConfig:
         """The network that this rank computes, but for the head."""
+        if self.size == 1:
+            return self.config
         start, stop = self.inner
         return replace(
             self.config,
