@@ -133,12 +133,13 @@ class _Follower:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
             )
         self.link = Connection(os.dup(self._socket.fileno()))
-        self.quiet_after = monotonic() + IMPORT_S
+        self.heard_at = monotonic()
+        self.has_beaten = False
 
     def dismiss(self) -> None:
         """Nothing more will be sent; it leaves when it has read everything."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+        with suppress(OSError), self._socket as link:
+            link.shutdown(socket.SHUT_WR)
 
     def bury(self, patience_s: float) -> None:
         """Kill it unless it ends in time."""
@@ -189,8 +190,9 @@ class _Watch:
         """Whether something takes too long."""
         now, since = monotonic(), self.waiting_since
         for follower in self._followers:
-            if now > follower.quiet_after:
-                self.fail(f"{follower.name} hangs: nothing came from it for {SILENCE_S:g} s")
+            limit_s = SILENCE_S if follower.has_beaten else IMPORT_S
+            if now > follower.heard_at + limit_s:
+                self.fail(f"{follower.name} hangs: nothing came from it for {limit_s:g} s")
         if since is not None and now > since + WAIT_S:
             self.fail(f"a step takes longer than {WAIT_S:g} s: ranks wait for each other")
 
@@ -200,7 +202,7 @@ class _Watch:
         except (EOFError, OSError):
             self.fail(follower.how_ended())
             return
-        follower.quiet_after = monotonic() + SILENCE_S
+        follower.heard_at, follower.has_beaten = monotonic(), True
         if kind == READY:
             follower.ready.set()
         elif kind == FAILED:
