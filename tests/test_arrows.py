@@ -16,7 +16,7 @@ BELOW = {
     "mxfp4": set(),
     "cuda": {"errors"},
     "ops": {"mxfp4", "cuda"} | EVERYONE,
-    "parallel": {"mxfp4"} | EVERYONE,
+    "parallel": {"ops", "cuda", "mxfp4"} | EVERYONE,
     "model": {"ops", "mxfp4", "parallel"} | EVERYONE,
     "engine": {"model", "ops", "mxfp4", "parallel"} | EVERYONE,
     "harmony": EVERYONE,

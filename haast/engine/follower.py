@@ -13,7 +13,8 @@ from haast.engine.plan import usable_memory
 from haast.engine.runner import TorchRunner
 from haast.engine.team import Join, Start
 from haast.errors import HaastError
-from haast.parallel.collectives import come_to, connect
+from haast.parallel.collectives import come_to
+from haast.parallel.connect import connect
 from haast.parallel.leader import Leader
 
 
@@ -47,7 +48,8 @@ def _join(leader: Leader) -> TorchRunner:
     leader.say_ready()
     join, size = leader.receive(), len(place.devices)
     assert isinstance(join, Join), join
-    ranks = connect(place.device, come_to(join.port, size), place.rank, size)
+    store = come_to(join.port, size)
+    ranks = connect(place.device, store, place.rank, size, prepared.config.hidden_size)
     runner = make_runner(prepared.model(parameters, ranks), start.plan)
     leader.say_ready()
     return runner

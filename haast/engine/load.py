@@ -90,7 +90,7 @@ def load(
     team = Team.start(prepared.place, prepared.plan)
     try:
         parameters = prepared.make_parameters(progress)
-        model = prepared.model(parameters, team.join() if team else None)
+        model = prepared.model(parameters, team.join(prepared.config.hidden_size) if team else None)
         loaded = assemble(model, prepared.plan, stop_ids, grammars=grammars)
     except BaseException as error:
         if team is not None:

@@ -1,5 +1,6 @@
 """Team: the other ranks, as rank 0's engine deals with them."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -10,7 +11,8 @@ import torch
 from haast.config import EngineConfig, Plan
 from haast.engine.call import Call
 from haast.engine.place import Place
-from haast.parallel.collectives import Ranks, connect, meeting_place
+from haast.parallel.collectives import Ranks, meeting_place
+from haast.parallel.connect import connect
 from haast.parallel.followers import Followers
 
 MODULE = "haast.engine.follower"
@@ -40,8 +42,10 @@ class Team:
         self.followers = followers
         self.waiting = followers.waiting
         self.when_failed = followers.when_failed
-        self.close = followers.close
         self._place = place
+        self._joined: list[Ranks] = []
+        self.close = weakref.finalize(self, _close, followers, self._joined)
+        """Have all ranks leave; also done when this object is no longer used"""
 
     @classmethod
     def start(cls, place: Place, plan: Plan) -> Self | None:
@@ -53,14 +57,15 @@ class Team:
         followers.tell_each(lambda rank: Start(place.config, plan, rank))
         return cls(followers, place)
 
-    def join(self) -> Ranks:
+    def join(self, hidden_size: int) -> Ranks:
         """Once rank 0 has loaded its share, too. Raises RankError if another could not."""
         followers, place = self.followers, self._place
         followers.wait_ready()
         size = len(place.devices)
         store, port = meeting_place(size)
         with self._all_or_none(Join(port)):
-            ranks = connect(place.device, store, place.rank, size)
+            ranks = connect(place.device, store, place.rank, size, hidden_size)
+        self._joined.append(ranks)
         followers.wait_ready()
         return ranks
 
@@ -79,6 +84,12 @@ class Team:
             yield
         except Exception as error:  # whatever it is, ranks are no longer at the same place
             raise self.followers.explained(error) from error
+
+
+def _close(followers: Followers, joined: list[Ranks]) -> None:
+    followers.close()
+    for ranks in joined:
+        ranks.close()
 
 
 def _is_busy(device: torch.device) -> bool:

@@ -44,24 +44,20 @@ class GptOss:
         returns    [T, H], normalised hidden states for `logits`
         """
         layers, eps = self.parameters.layers, self.config.rms_norm_eps
+        add_rms_norm = ops.add_rms_norm if self.ranks is None else self.ranks.add_rms_norm
         after = [*(layer.attn_norm for layer in layers[1:]), self.parameters.norm]
         x = self.parameters.embedding[token_ids]
         normed = ops.rms_norm(x, layers[0].attn_norm, eps)
         for index, (layer, next_norm) in enumerate(zip(layers, after, strict=True)):
-            delta = self._summed(self._attention(normed, index, layer, meta, kv))
-            x, normed = ops.add_rms_norm(x, delta, layer.mlp_norm, eps)
-            delta = self._summed(self._experts(normed, layer))
-            x, normed = ops.add_rms_norm(x, delta, next_norm, eps)
+            delta = self._attention(normed, index, layer, meta, kv)
+            x, normed = add_rms_norm(x, delta, layer.mlp_norm, eps)
+            x, normed = add_rms_norm(x, self._experts(normed, layer), next_norm, eps)
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
         scores = ops.linear(hidden, self.parameters.lm_head, None)
         return scores if self.ranks is None else self.ranks.gather(scores)
-
-    def _summed(self, delta: Tensor) -> Tensor:
-        """What all ranks add to the residual stream."""
-        return delta if self.ranks is None else self.ranks.sum(delta)
 
     def _attention(
         self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache

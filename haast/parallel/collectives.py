@@ -1,12 +1,13 @@
 """What ranks do together: add up, put side by side, pass on."""
 
-import os
 from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from haast import ops
 
 Store = Any
 """torch's own, which its types do not tell"""
@@ -21,9 +22,15 @@ class Ranks(Protocol):
     rank: int
     size: int
 
-    def sum(self, x: Tensor) -> Tensor:
-        """The sum over ranks: in fp32, in their order, rounded once to x's dtype; the same bits
-        everywhere."""
+    def add_rms_norm(
+        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """`haast.ops.add_rms_norm` of x, which all have, and the sum of what each has of delta.
+
+        The sum is in fp32, in the order of ranks, and rounded once to delta's dtype; NCCL, which
+        adds up many rows, rounds between more than two ranks. Everyone gets the same bits. The
+        memory of delta may be used for the sum.
+        """
         ...
 
     def gather(self, x: Tensor) -> Tensor:
@@ -32,6 +39,10 @@ class Ranks(Protocol):
 
     def pass_on(self, x: Tensor) -> None:
         """Rank 0's x into everyone's."""
+        ...
+
+    def close(self) -> None:
+        """Leave the others, who may be gone."""
         ...
 
 
@@ -47,9 +58,12 @@ class GlooRanks:
         options._timeout = timedelta(seconds=wait_s)
         self._group = gloo(store, rank, size, options)
 
-    def sum(self, x: Tensor) -> Tensor:
+    def add_rms_norm(
+        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
         """See Ranks."""
-        return self._all(x).float().sum(0).to(x.dtype)
+        total = self._all(delta).float().sum(0).to(delta.dtype)
+        return ops.add_rms_norm(x, total, weight, eps)
 
     def gather(self, x: Tensor) -> Tensor:
         """See Ranks."""
@@ -59,18 +73,15 @@ class GlooRanks:
         """See Ranks."""
         self._group.broadcast(x, 0).wait()
 
+    def close(self) -> None:
+        """See Ranks."""
+
     def _all(self, x: Tensor) -> Tensor:
         """[size, *x.shape], as bytes on the way: gloo need not know their dtype."""
         out = torch.empty(self.size, *x.shape, dtype=x.dtype)
         parts = [part.view(torch.uint8) for part in out]
         self._group.allgather([parts], [x.contiguous().view(torch.uint8)]).wait()
         return out
-
-
-def connect(device: torch.device, store: Store, rank: int, size: int) -> Ranks:
-    """The ranks, once all of them have called this; on the CPU they share its cores."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // size))
-    return GlooRanks(store, rank, size)
 
 
 def meeting_place(size: int) -> tuple[Store, int]:

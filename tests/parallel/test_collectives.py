@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from haast import ops
 from haast.parallel.collectives import GlooRanks, come_to, meeting_place
 
 from .thread_ranks import together
@@ -27,10 +28,19 @@ def drawn(rank, *shape, dtype=torch.bfloat16):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_a_sum_is_rounded_once_and_the_same_everywhere(dtype):
-    results = gloo(lambda ranks: ranks.sum(drawn(ranks.rank, 5, 32, dtype=dtype)))
+    x, weight = drawn(10, 5, 32, dtype=dtype), drawn(11, 32, dtype=dtype)
+
+    def work(ranks):
+        with ops.pin({"add_rms_norm": ops.REFERENCE}):
+            return ranks.add_rms_norm(x, drawn(ranks.rank, 5, 32, dtype=dtype), weight, 1e-5)
+
+    results = gloo(work)
     terms = [drawn(rank, 5, 32, dtype=dtype).float() for rank in range(SIZE)]
-    expected = (terms[0] + terms[1] + terms[2]).to(dtype)
-    assert all(torch.equal(result, expected) for result in results)
+    delta = (terms[0] + terms[1] + terms[2]).to(dtype)
+    expected = ops.add_rms_norm.reference(x, delta, weight, 1e-5)
+    assert all(
+        torch.equal(*pair) for result in results for pair in zip(result, expected, strict=True)
+    )
 
 
 def test_columns_are_put_side_by_side():
@@ -52,6 +62,6 @@ def test_a_rank_that_does_not_come_is_an_error():
     def work(ranks):
         if ranks.rank != 1:
             with pytest.raises(RuntimeError):
-                ranks.sum(torch.ones(2))
+                ranks.gather(torch.ones(2, 2))
 
     gloo(work, wait_s=0.5)

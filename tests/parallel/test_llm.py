@@ -15,6 +15,7 @@ from haast.parallel import followers as module
 
 from ..model import helpers
 from ..serve.conftest import children
+from .test_followers import until
 
 WISHES = {"max_length": 640, "max_batch_size": 4}
 QUESTIONS = ["What is a bald eagle?", "Define democracy.", "What is a harbor?"]
@@ -127,4 +128,4 @@ def test_a_rank_that_goes_ends_the_engine(monkeypatch, number, reason):
     assert str(error.value) == f"the engine is dead: RankError: {reason}"
     with pytest.raises(EngineDeadError, match="rank 1"):
         llm.generate(QUESTIONS[:1])
-    assert {*children()} == before
+    until(lambda: {*children()} == before)

@@ -6,6 +6,8 @@ from threading import Barrier, Thread
 import torch
 from torch import Tensor
 
+from haast import ops
+
 PATIENCE_S = 30
 
 
@@ -18,8 +20,9 @@ class ThreadRanks:
         self._slots = slots
         self._barrier = barrier
 
-    def sum(self, x: Tensor) -> Tensor:
-        return torch.stack(self._exchanged(x)).float().sum(0).to(x.dtype)
+    def add_rms_norm(self, x, delta, weight, eps):
+        total = torch.stack(self._exchanged(delta)).float().sum(0).to(delta.dtype)
+        return ops.add_rms_norm(x, total, weight, eps)
 
     def gather(self, x: Tensor) -> Tensor:
         return torch.cat(self._exchanged(x), -1)
