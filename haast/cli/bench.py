@@ -176,5 +176,11 @@ def _start() -> tuple[int, "Ceilings"]:
     return l2_bytes(), measure_ceilings()
 
 
-for other in (bench_model.decode, bench_model.prefill, bench_model.throughput, bench_serve.serve):
+for other in (
+    bench_model.decode,
+    bench_model.prefill,
+    bench_model.throughput,
+    bench_model.allreduce,
+    bench_serve.serve,
+):
     command.add_command(other)

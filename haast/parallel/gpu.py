@@ -42,6 +42,12 @@ class GpuRanks:
         """See Ranks."""
         if self.peers.why_not(x, delta, weight) is None:
             return self.peers.add_rms_norm(x, delta, weight, eps)
+        return self.add_rms_norm_by_nccl(x, delta, weight, eps)
+
+    def add_rms_norm_by_nccl(
+        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """However many rows there are."""
         dist.all_reduce(delta)
         return ops.add_rms_norm(x, delta, weight, eps)
 
