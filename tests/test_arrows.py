@@ -28,7 +28,7 @@ BELOW = {
     "llm": {"engine", "model", "grammars", "harmony", "prompt", "reply_stream", "result"}
     | EVERYONE,
     "coherence": {"llm", "result", "engine", "model", "harmony"} | EVERYONE,
-    "bench": {"engine", "model", "ops", "mxfp4"} | EVERYONE,
+    "bench": {"engine", "model", "ops", "mxfp4", "parallel"} | EVERYONE,
     "serve": {"__init__", "engine", "model", "grammars", "harmony", "prompt", "stop_strings"}
     | EVERYONE,
     "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench"} | EVERYONE,

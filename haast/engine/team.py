@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -63,7 +63,8 @@ class Team:
         followers.wait_ready()
         size = len(place.devices)
         store, port = meeting_place(size)
-        with self._all_or_none(Join(port)):
+        is_gpu = place.device.type == "cuda"
+        with self._all_or_none(Join(port)), self.waiting() if is_gpu else nullcontext():
             ranks = connect(place.device, store, place.rank, size, hidden_size)
         self._joined.append(ranks)
         followers.wait_ready()

@@ -103,7 +103,7 @@ class Followers:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around a wait for the device: if it is too long, some rank hangs."""
+        """Around what cannot be called off once another rank is gone; too long, and one hangs."""
         self._watch.waiting_since = monotonic()
         try:
             yield
@@ -194,7 +194,7 @@ class _Watch:
             if now > follower.heard_at + limit_s:
                 self.fail(f"{follower.name} hangs: nothing came from it for {limit_s:g} s")
         if since is not None and now > since + WAIT_S:
-            self.fail(f"a step takes longer than {WAIT_S:g} s: ranks wait for each other")
+            self.fail(f"ranks wait for each other for longer than {WAIT_S:g} s")
 
     def _take(self, follower: _Follower) -> None:
         try:
@@ -228,7 +228,7 @@ class _Watch:
     def _leave_if_stuck(self) -> None:
         """A device that waits for a rank which is gone cannot be called off, only left."""
         sleep(STUCK_S)
-        if self._is_stuck():
+        if self.waiting_since is not None or self._is_stuck():
             print(f"haast: {self.failure}", file=sys.stderr, flush=True)
             os._exit(1)
 

@@ -1,7 +1,6 @@
 """`haast bench allreduce` from start to end, rehearsed on the CPU over gloo."""
 
 import pytest
-import torch
 
 from haast.bench import allreduce
 from haast.bench.allreduce import HEADING, measure, row_line
@@ -41,13 +40,3 @@ def test_an_error_ends_all_ranks(monkeypatch):
     with pytest.raises(RankError, match="^rank 0: ZeroDivisionError"):
         measure("2xcpu", 64, (1,))
     assert children() == []
-
-
-needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-
-
-@needs_two
-def test_on_gpus_the_kernel_adds_up_exactly():
-    (few, most, many) = measure("gpu:0,1", 2880, (1, 128, 300))
-    assert few["us"].keys() == most["us"].keys() == {"alone", "join", "nccl"}
-    assert many["us"].keys() == {"alone", "nccl"} and few["us"]["join"] < few["us"]["nccl"]

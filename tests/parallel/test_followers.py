@@ -98,7 +98,7 @@ def test_a_wait_for_the_device_that_is_too_long(followers, monkeypatch):
     time.sleep(0.6)
     assert followers.failure is None
     with followers.waiting():
-        assert failure_of(followers).startswith("a step takes longer than 0.5 s")
+        assert failure_of(followers).startswith("ranks wait for each other for longer than 0.5")
 
 
 def test_an_error_of_rank_0_is_explained_by_the_rank_that_caused_it(followers):
