@@ -107,6 +107,8 @@ _SERVER_OPTIONS = (
         "--tensor-parallel-size",
         "-tp",
         type=click.IntRange(1),
+        default=1,
+        show_default=True,
         help="The first so many GPUs have a share of the model each, as --devices gpu:0,1 says.",
     ),
     click.option("--reasoning-parser", help="Ignored: harmony is always parsed."),
@@ -183,9 +185,9 @@ def _model_path(positional: Path | None, option: Path | None) -> Path | None:
     return positional or option
 
 
-def _devices(wish: str | None, size: int | None) -> str | None:
+def _devices(wish: str | None, size: int) -> str | None:
     """Where the model runs, said in one way or the other."""
-    if size is None or size == 1:
+    if size == 1:
         return wish
     if wish is not None:
         raise click.UsageError(
