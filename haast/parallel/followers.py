@@ -1,6 +1,7 @@
 """Followers: the other ranks' processes, seen from rank 0's."""
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -67,19 +68,18 @@ class Followers:
 
     def tell(self, message: Any) -> None:
         """Send all of them a message. Raises RankError if one is gone."""
-        self.check()
-        try:
-            for follower in self._all:
-                follower.link.send(message)
-        except OSError as error:
-            raise self.explained(error) from error
+        data = pickle.dumps(message)
+        self._send(lambda _rank: data)
 
     def tell_each(self, make: Callable[[int], Any]) -> None:
         """Send each the message that is made for its rank. Raises RankError as `tell`."""
+        self._send(lambda rank: pickle.dumps(make(rank)))
+
+    def _send(self, data_for: Callable[[int], bytes]) -> None:
         self.check()
         try:
             for follower in self._all:
-                follower.link.send(make(follower.rank))
+                follower.link.send_bytes(data_for(follower.rank))
         except OSError as error:
             raise self.explained(error) from error
 
