@@ -54,8 +54,13 @@ class Team:
             return None
         is_stuck = partial(_is_busy, place.device)
         followers = Followers(MODULE, place.names, is_stuck=is_stuck)
-        followers.tell_each(lambda rank: Start(place.config, plan, rank))
-        return cls(followers, place)
+        team = cls(followers, place)
+        try:
+            followers.tell_each(lambda rank: Start(place.config, plan, rank))
+        except BaseException:
+            team.close()
+            raise
+        return team
 
     def join(self, hidden_size: int) -> Ranks:
         """Once rank 0 has loaded its share, too. Raises RankError if another could not."""

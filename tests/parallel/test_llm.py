@@ -2,11 +2,13 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from haast import LLM, HaastError, SamplingParams
+from haast.config import EngineConfig
 from haast.engine.engine import EngineDeadError
 from haast.model.checkpoint import open_checkpoint
 from haast.model.locate import demo_folder
@@ -105,6 +107,20 @@ def test_devices_that_will_not_do(devices, why):
 def test_deterministic_is_for_one_device():
     with pytest.raises(HaastError, match="^deterministic is for one device; devices '2xcpu'"):
         LLM(devices="2xcpu", deterministic=True)
+
+
+def test_a_rank_that_cannot_load_is_told(monkeypatch):
+    tell_each, elsewhere = module.Followers.tell_each, EngineConfig(Path("gone"), devices="2xcpu")
+
+    def misled(followers, make):
+        tell_each(followers, lambda rank: make(rank)._replace(config=elsewhere))
+
+    monkeypatch.setattr(module.Followers, "tell_each", misled)
+    before = {*children()}
+    with pytest.raises(HaastError) as error:
+        LLM(devices="2xcpu", **WISHES)
+    assert str(error.value) == "rank 1 (cpu): gone: no such file or folder"
+    until(lambda: {*children()} == before)
 
 
 @pytest.mark.parametrize(
