@@ -29,6 +29,8 @@ from haast.parallel.share import Share, shares_of
 
 DEFAULT_BATCH = {True: 256, False: 8}
 """Whether on a GPU -> requests computed at a time, if nobody wishes for a number"""
+FOR_ONE_DEVICE = ("deterministic",)
+"""Wishes that a model over several devices does not have"""
 GRAPH_BYTES = 1 << 30
 """Set aside for the CUDA graphs of all batch sizes and their memory"""
 
@@ -55,8 +57,9 @@ def make_plan(
     Raises ConfigError in one line if the wishes do not fit the model, the memory or the devices.
     """
     shares, device = shares_of(model, config.devices, len(devices)), devices[0]
-    if len(shares) > 1 and config.deterministic:
-        raise ConfigError(f"deterministic is for one device; devices '{config.devices}' are more")
+    for name in FOR_ONE_DEVICE:
+        if len(shares) > 1 and getattr(config, name):
+            raise ConfigError(f"{name} is for one device; devices '{config.devices}' are more")
     own = shares[0].local
     ops = choose_ops(own, encoding, device, is_deterministic=config.deterministic)
     batch_size = _batch_size(config, device)

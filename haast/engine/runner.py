@@ -82,10 +82,11 @@ class TorchRunner:
             layout = graphs.layout_for(requests, decodes, step.num_tokens) if graphs else None
             is_replayed = layout is not None
             layout = layout or Layout(step.num_tokens, requests, count)
-            logits = self.compute(self._call(step, layout, count, is_replayed))
-            launched = Launched(self, step, layout, logits)
+            call = self._call(step, layout, count, is_replayed)
+            logits = self.compute(call)
+            launched = Launched(self, step, call.layout, logits)
             if not step.masked:
-                launched.take(*self._sample(step, layout, logits, None))
+                launched.take(*self._sample(step, call.layout, logits, None))
             return launched
 
     @torch.inference_mode()
