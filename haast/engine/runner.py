@@ -58,7 +58,6 @@ class TorchRunner:
         self.kv = kv
         self.pins = pins
         self.waited_s = 0.0
-        self.team: Team | None = None
         self._num_fresh = 0
         self._tables = Tables(max_batch_size, max_pages, page_size, vocab_size)
         self._extras = Extras(vocab_size, device)
@@ -72,6 +71,7 @@ class TorchRunner:
         self._graphs: StepGraphs | None = None
         if has_graphs:
             self._graphs = StepGraphs(self._replayed, max_batch_size, max_batch_input_tokens)
+        self.team: Team | None = None  # last, so that it goes after graphs that hold collectives
 
     @torch.inference_mode()
     def launch(self, step: Step) -> Pending:
