@@ -85,9 +85,9 @@ def test_one_that_stands_still_is_found(followers, monkeypatch):
 
 
 def test_one_that_only_waits_does_not_hang(followers, monkeypatch):
-    monkeypatch.setattr(module, "SILENCE_S", 2.0)
+    monkeypatch.setattr(module, "SILENCE_S", 4.0)
     tell_one(followers, 1, "sleep")
-    time.sleep(3.0)
+    time.sleep(4.5)
     assert followers.failure is None
 
 
