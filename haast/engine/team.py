@@ -14,6 +14,7 @@ from haast.engine.place import Place
 from haast.parallel.collectives import Ranks, meeting_place
 from haast.parallel.connect import connect
 from haast.parallel.followers import Followers
+from haast.parallel.gpu import check_alone
 
 MODULE = "haast.engine.follower"
 
@@ -49,9 +50,13 @@ class Team:
 
     @classmethod
     def start(cls, place: Place, plan: Plan) -> Self | None:
-        """Have the other ranks load their shares; None if there are none."""
+        """Have the other ranks load their shares; None if there are none. Raises ConfigError if
+        another model of this process is on several GPUs.
+        """
         if len(place.devices) == 1:
             return None
+        if place.device.type == "cuda":
+            check_alone()
         is_stuck = partial(_is_busy, place.device)
         followers = Followers(MODULE, place.names, is_stuck=is_stuck)
         team = cls(followers, place)

@@ -13,8 +13,7 @@ def connect(device: torch.device, store: Store, rank: int, size: int, hidden_siz
 
     store        of `meeting_place`, or `come_to` it
     hidden_size  of the rows that they add up
-    On the CPU they share its cores; on GPUs this one becomes torch's current one. Raises
-    ConfigError if another model of this process is on several GPUs.
+    On the CPU they share its cores; on GPUs this one becomes torch's current one.
     """
     if device.type == "cuda":
         return GpuRanks(device, store, rank, size, hidden_size)

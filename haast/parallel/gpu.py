@@ -1,5 +1,6 @@
 """Ranks on the GPUs of a host: few rows by peer memory, many by NCCL."""
 
+import gc
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,14 @@ from haast.parallel.collectives import WAIT_S, Store
 from haast.parallel.peer_memory import PeerMemory
 
 
+def check_alone() -> None:
+    """Raises ConfigError if this process has ranks on GPUs already, even once garbage is gone."""
+    if dist.is_initialized():
+        gc.collect()
+    if dist.is_initialized():
+        raise ConfigError("another model of this process is on several GPUs; one can be at a time")
+
+
 class GpuRanks:
     """See `haast.parallel.collectives.Ranks`; everything may be captured by CUDA graphs once it has
     run before. Uses torch's default process group, which peer memory asks for."""
@@ -20,8 +29,6 @@ class GpuRanks:
     def __init__(
         self, device: torch.device, store: Store, rank: int, size: int, hidden_size: int
     ) -> None:
-        if dist.is_initialized():
-            raise ConfigError("another model of this process is on several GPUs; one can be")
         self.rank = rank
         self.size = size
         torch.cuda.set_device(device)
