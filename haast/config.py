@@ -77,7 +77,8 @@ class EngineConfig:
 
     model_path: Path | None = None
     devices: str | None = None
-    """cpu, gpu or gpu:N; None = the first GPU if there is one, else the CPU"""
+    """cpu, gpu or gpu:N; gpu:N,M,... or Nxcpu split the model over several GPUs of this machine, or
+    N processes on its CPU; None = the first GPU if there is one, else the CPU"""
     quantization_encoding: EncodingWish = "auto"
     max_length: int | None = None
     max_batch_size: int | None = None
@@ -174,6 +175,20 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True)
+class RankPlan:
+    """What one of several ranks has of the model."""
+
+    device: str
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+    """of every expert"""
+    num_tokens: int
+    """of the vocabulary, whose scores it computes"""
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will run. Made once, printed at start, never written to."""
 
@@ -203,6 +218,9 @@ class Plan:
     """guesses that one step verifies at most, over all its requests"""
     warning: str | None = None
     """what to tell the user before anything runs, in one line"""
+    ranks: tuple[RankPlan, ...] = ()
+    """processes that compute the model together, none if there is only this one; `memory` is that
+    of rank 0, which has the most"""
 
     @property
     def pins(self) -> dict[str, str]:

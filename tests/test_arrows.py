@@ -17,8 +17,9 @@ BELOW = {
     "mxfp4": set(),
     "cuda": {"errors"},
     "ops": {"mxfp4", "cuda"} | EVERYONE,
-    "model": {"ops", "mxfp4"} | EVERYONE,
-    "engine": {"model", "ops", "mxfp4"} | EVERYONE,
+    "parallel": {"ops", "cuda", "mxfp4"} | EVERYONE,
+    "model": {"ops", "mxfp4", "parallel"} | EVERYONE,
+    "engine": {"model", "ops", "mxfp4", "parallel"} | EVERYONE,
     "harmony": EVERYONE,
     "prompt": {"harmony"} | EVERYONE,
     "stop_strings": set(),
@@ -28,7 +29,8 @@ BELOW = {
     "llm": {"engine", "model", "grammars", "harmony", "prompt", "reply_stream", "result"}
     | EVERYONE,
     "coherence": {"llm", "result", "engine", "model", "harmony"} | EVERYONE,
-    "bench": {"engine", "model", "ops", "mxfp4", "cuda", "grammars", "harmony"} | EVERYONE,
+    "bench": {"engine", "model", "ops", "mxfp4", "parallel", "cuda", "grammars", "harmony"}
+    | EVERYONE,
     "baseline": {"bench", "cuda"} | EVERYONE,
     "doctor": {"bench", "cuda", "engine", "harmony", "model", "ops"} | EVERYONE,
     "serve": {"__init__", "engine", "model", "grammars", "harmony", "prompt", "stop_strings"}
@@ -46,6 +48,7 @@ OUTSIDE = {
     "cuda": {"torch", "cuda"},
     "mxfp4": {"torch"},
     "ops": {"torch"},
+    "parallel": {"torch"},
     "model": {"torch"},
     "engine": {"numpy", "torch"},
     "harmony": {"jinja2", "tokenizers"},

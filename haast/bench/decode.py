@@ -81,7 +81,7 @@ class _Shortlisted:
 def _row(
     subject: Subject, batch: int, context: int, experts: float | None, ceilings: Ceilings
 ) -> dict[str, Any]:
-    """The step's floor: bytes or FLOP at the ceilings, halfway through the output.
+    """The step's floor: bytes or FLOP at the ceilings of all devices, halfway through the output.
 
     experts  distinct ones a layer, measured; without a measurement as many as tokens could want
     """
@@ -95,7 +95,7 @@ def _row(
         "experts": experts,
         "nbytes": work.nbytes,
         "flop": work.flop,
-        "floor_us": work.floor_us(ceilings),
+        "floor_us": work.floor_us(ceilings) / subject.num_devices,
     }
 
 

@@ -34,6 +34,11 @@ class Subject:
     loaded: Loaded
     load_s: float
 
+    @property
+    def num_devices(self) -> int:
+        """Those that have a share of it each; ceilings are measured on one."""
+        return max(1, len(self.plan.ranks))
+
 
 def load_subject(wishes: EngineConfig) -> Subject:
     """Raises BenchError where there is no Hopper GPU, other HaastErrors as `prepare` and `load`."""

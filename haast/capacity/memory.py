@@ -6,8 +6,9 @@ import torch
 
 from haast.capacity.simulate import Limits
 from haast.config import ConfigError, EngineConfig, ModelConfig
+from haast.engine.footprint import parameter_bytes, step_bytes
 from haast.engine.kv_plan import KVSizes, plan_kv
-from haast.engine.plan import max_window, parameter_bytes, step_bytes
+from haast.engine.plan import max_window
 from haast.model.kv_cache import PAGE_SIZE, TokenBytes
 
 GPU_BYTES = {"H100": 78 << 30, "H200": 139 << 30}

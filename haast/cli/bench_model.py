@@ -8,7 +8,7 @@ import click
 
 from haast.cli.options import FILE, model_options
 from haast.cli.results import OUT, finish
-from haast.cli.shapes import numbers_option
+from haast.cli.shapes import model_option, numbers_option, tokens_option
 from haast.cli.speculation import speculative_option
 from haast.config import EngineConfig, SpeculativeConfig
 
@@ -157,7 +157,29 @@ def guesses(
     finish(_document("guesses", options, subject, ceilings) | sizes | {"rows": rows}, out)
 
 
-COMMANDS = (decode, prefill, throughput, guesses)
+@click.command("allreduce", short_help="Adding up rows over several GPUs.")
+@model_option
+@tokens_option("1,8,32,64,128,256,1024,8192")
+@click.option("--devices", metavar="gpu:N,M,...", default="gpu:0,1", show_default=True)
+@OUT
+def allreduce(model: str, tokens: tuple[int, ...], devices: str, out: Path | None) -> None:
+    """What every rank has of a layer's result is added up with the residual and normalised, twice
+    a layer: by one kernel over peer memory, by NCCL and a kernel, and the kernel alone. Sums are
+    compared with what they should be."""
+    from haast.bench.allreduce import HEADING, measure, row_line
+    from haast.bench.cases import read_config
+    from haast.bench.machine import document, hopper
+
+    hopper()
+    click.echo(HEADING)
+    rows = []
+    for row in measure(devices, read_config(model).hidden_size, tokens):
+        rows.append(row)
+        click.echo(row_line(row))
+    finish(document("allreduce", model=model, devices=devices, rows=rows), out)
+
+
+COMMANDS = (decode, prefill, throughput, guesses, allreduce)
 
 
 def _load(options: dict[str, Any], **wishes: Any) -> "tuple[Subject, Ceilings]":
@@ -195,6 +217,7 @@ def _document(
     return document(
         name,
         model=subject.plan.model_path.name,
+        devices=subject.plan.device,
         load_format=options["load_format"],
         encoding=subject.plan.encoding,
         cache_format=subject.plan.memory.cache_format,

@@ -70,6 +70,10 @@ def command(model: Path | None, **options: Any) -> None:
     """
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
     options["model_path"] = model_path_of(model, options["model_path"])
+    if (size := options["tensor_parallel_size"]) != 1:
+        raise click.UsageError(
+            f"--tensor-parallel-size is {size}; --gpus-per-replica says that here"
+        )
     tell_ignored(options)
     settings = settings_of(options)
 

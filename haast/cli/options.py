@@ -58,8 +58,9 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--devices",
-        metavar="{cpu,gpu,gpu:N}",
-        help="Default: the first GPU if there is one, else cpu.",
+        metavar="{cpu,gpu,gpu:N,gpu:N,M,...,Nxcpu}",
+        help="Several GPUs, or N processes on the CPU, have a share of the model each. "
+        "Default: the first GPU if there is one, else cpu.",
     ),
     click.option(
         "--quantization-encoding",

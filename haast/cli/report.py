@@ -113,7 +113,9 @@ def describe_plan(config: EngineConfig, plan: Plan, server: dict[str, Any] | Non
         "full-length requests": memory.num_full_length,
     }
     ops = {c.op: f"{c.implementation or 'kernels'} ({c.because})" for c in plan.ops}
-    sections = {"configuration": asdict(config), "plan": decided, "memory": sizes, "ops": ops}
+    sections = {"configuration": asdict(config), "plan": decided}
+    sections |= {"ranks": _ranks(plan)} if plan.ranks else {}
+    sections |= {"memory of each rank" if plan.ranks else "memory": sizes, "ops": ops}
     sections |= {"server": server} if server else {}
     return "\n".join(_section(title, rows) for title, rows in sections.items())
 
@@ -125,6 +127,16 @@ def _guesses(plan: Plan) -> str:
     shortest, longest = config.lookup
     count = f"up to {config.num_speculative_tokens} tokens at a time, {plan.max_drafts} a step"
     return f"{count}, by n-grams of {shortest} to {longest}"
+
+
+def _ranks(plan: Plan) -> dict[str, str]:
+    """What each of them has."""
+    return {
+        f"{number}": f"{rank.device}: {rank.num_heads} query and {rank.num_kv_heads} key-value "
+        f"heads, {rank.intermediate_size} of every expert, {rank.num_tokens} tokens of the head, "
+        f"{size(rank.weight_bytes)} of weights"
+        for number, rank in enumerate(plan.ranks)
+    }
 
 
 def _expert_order(plan: Plan) -> str:

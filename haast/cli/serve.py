@@ -33,13 +33,6 @@ IGNORED = {
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
-def _check_one_gpu(_context: click.Context, _option: click.Parameter, size: int | None) -> None:
-    if size not in (None, 1):
-        raise click.UsageError(
-            f"--tensor-parallel-size is {size}; a model runs on one GPU, which --devices names"
-        )
-
-
 _SERVER_OPTIONS = (
     click.option(
         "--max-queue-size",
@@ -113,10 +106,10 @@ _SERVER_OPTIONS = (
     click.option(
         "--tensor-parallel-size",
         "-tp",
-        type=int,
-        expose_value=False,
-        callback=_check_one_gpu,
-        help="1 is accepted: a model runs on one GPU.",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="The first so many GPUs have a share of the model each, as --devices gpu:0,1 says.",
     ),
     click.option("--reasoning-parser", help="Ignored: harmony is always parsed."),
     click.option("--tool-call-parser", "--tool-parser", help="Ignored: always on."),
@@ -156,6 +149,7 @@ def command(model: Path | None, **options: Any) -> int:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # warns at every malformed request
     options["model_path"] = model_path_of(model, options["model_path"])
     tell_ignored(options)
+    options["devices"] = _devices(options["devices"], options["tensor_parallel_size"])
     config = picked(EngineConfig, options)
     settings = settings_of(options)
     url = url_of(options["host"], options["port"])
@@ -196,6 +190,17 @@ def model_path_of(positional: Path | None, option: Path | None) -> Path | None:
     if positional is not None and option is not None and positional != option:
         raise click.UsageError(f"MODEL is {positional} and --model-path is {option}; give one")
     return positional or option
+
+
+def _devices(wish: str | None, size: int) -> str | None:
+    """Where the model runs, said in one way or the other."""
+    if size == 1:
+        return wish
+    if wish is not None:
+        raise click.UsageError(
+            f"--devices is {wish} and --tensor-parallel-size is {size}; give one"
+        )
+    return "gpu:" + ",".join(map(str, range(size)))
 
 
 def settings_of(options: dict[str, Any]) -> "Settings":

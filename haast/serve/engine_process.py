@@ -49,8 +49,10 @@ def load_engine(config: EngineConfig, tell: Tell) -> tuple[Engine, EngineInfo]:
     plan = prepared.plan
     tokenizer = Tokenizer(prepared.tokenizer)
     grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
-    engine = load(prepared, tokenizer.stop_ids, progress, grammars).engine
-    return engine, EngineInfo(
+    loaded = load(prepared, tokenizer.stop_ids, progress, grammars)
+    if loaded.runner.team is not None:
+        loaded.runner.team.when_failed(_leave_with_rank)
+    return loaded.engine, EngineInfo(
         model_path=str(plan.model_path),
         found=prepared.found,
         tokenizer=str(prepared.tokenizer),
@@ -92,6 +94,12 @@ def _serve(channel: Channel, load: Loader) -> int:
     except EngineDeadError as error:
         print(error, file=sys.stderr, flush=True)
     return 1
+
+
+def _leave_with_rank(reason: str) -> None:
+    """An idle engine would notice with the next request only, one that waits for a GPU never."""
+    print(f"haast: {reason}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _leave_with_parent(folder: Path) -> None:

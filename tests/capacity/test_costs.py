@@ -7,7 +7,7 @@ from haast.capacity.costs import ALL_REDUCE_S, NVLINK_B_PER_S, Costs
 from haast.capacity.curves import Curves, interpolated, measured
 from haast.capacity.memory import room
 from haast.config import ConfigError
-from haast.engine.plan import parameter_bytes
+from haast.engine.footprint import parameter_bytes
 
 SMALL, LARGE = read_config("gpt-oss-20b"), read_config("gpt-oss-120b")
 

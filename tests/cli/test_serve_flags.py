@@ -89,6 +89,7 @@ def test_the_printed_config_has_everything_but_keys(serve):
         ("--model", "m", "model_path", Path("m")),
         ("--tensor-parallel-size", 1, "devices", None),
         ("-tp", 1, "devices", None),
+        ("-tp", 4, "devices", "gpu:0,1,2,3"),
     ],
 )
 def test_vllms_names(serve, flag, value, name, expected):
@@ -107,9 +108,9 @@ def test_a_template_that_is_not_there_is_told_before_anything_loads(refused):
     assert "'gone.jinja' does not exist" in refused("serve", "--chat-template", "gone.jinja")
 
 
-def test_a_model_over_several_gpus_is_refused(refused):
-    message = refused("serve", "--tensor-parallel-size", 2)
-    assert message == "--tensor-parallel-size is 2; a model runs on one GPU, which --devices names"
+def test_devices_are_named_in_one_way(refused):
+    message = refused("serve", "--tensor-parallel-size", 2, "--devices", "gpu:1,2")
+    assert message == "--devices is gpu:1,2 and --tensor-parallel-size is 2; give one"
 
 
 @pytest.mark.parametrize(

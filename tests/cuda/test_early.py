@@ -19,6 +19,7 @@ WEIGHTS = (
     ("add_rms_norm_bf16", 5, {2}),
     (r"linear_mma_m\d+", 4, {1}),
     (r"shortlist_scan_m\d+", 5, {1}),
+    (r"join_ranks_\d+", 8, {2, 6}),
 )
 """Kernels that read weights before the wait: addresses that they take, those of weights"""
 ANY = (".*", 99, frozenset())

@@ -18,6 +18,7 @@ RING = ("UBLKCP", *WIDE)
 
 LIMITS = (
     Limit(r"(add_)?rms_norm_bf16", registers=32, needs=(r"LDG\.E\.128",)),
+    Limit(r"join_ranks_\d", registers=104, needs=(r"LDG\.E\.128", r"STG\.E\.128\.STRONG\.SYS")),
     Limit("linear_mma_m8", registers=80, per_mma=14.0, needs=RING),
     Limit("linear_mma_m16", registers=96, per_mma=14.0, needs=RING),
     Limit("shortlist_scan_m8", registers=80, per_mma=18.0, needs=RING),

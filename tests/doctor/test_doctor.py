@@ -131,7 +131,7 @@ def test_how_many_requests_fit(card, monkeypatch):
 
 def test_weights_that_are_not_there(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("haast.engine.plan.free_memory", lambda device: 40 * GB)
+    monkeypatch.setattr("haast.engine.footprint.free_memory", lambda device: 40 * GB)
     small, large = fits.fit_findings("cpu")
     assert small.state == "note" and small.remedy.endswith("hf download openai/gpt-oss-20b")
     assert small.text.startswith("on the CPU 13.8 GB of weights fit")

@@ -4,7 +4,7 @@ import pytest
 
 from haast import ops
 from haast.config import ConfigError, SpeculativeConfig
-from haast.engine import plan as plan_module
+from haast.engine import footprint as footprint_module
 from haast.engine.op_choice import DETERMINISTIC
 
 from ..model.helpers import CPU
@@ -71,7 +71,7 @@ def test_a_step_takes_memory_on_a_gpu(kernels, gpu):
 
 
 def test_a_step_that_is_too_large_is_refused(kernels, gpu, monkeypatch):
-    monkeypatch.setattr(plan_module, "free_memory", lambda device: 1 << 30)
+    monkeypatch.setattr(footprint_module, "free_memory", lambda device: 1 << 30)
     with pytest.raises(ConfigError, match="take 0.00 GB and a step 1.10 GB, but 0.97 GB may be"):
         planned()
 

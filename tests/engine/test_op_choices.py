@@ -8,8 +8,9 @@ import torch
 from haast import ops
 from haast.config import EngineConfig
 from haast.engine import load as load_module
+from haast.engine.footprint import parameter_bytes
 from haast.engine.load import prepare
-from haast.engine.plan import make_plan, parameter_bytes
+from haast.engine.plan import make_plan
 from haast.model.config_file import read_model_config
 from haast.model.locate import demo_folder, packaged_folder
 from haast.model.random_weights import random_parameters

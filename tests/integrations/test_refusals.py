@@ -41,6 +41,10 @@ def test_the_printed_config_tells_no_key():
     [
         (("--devices", "cpu"), "devices follows from gpus_per_replica; leave it out"),
         (
+            ("--tensor-parallel-size", "2"),
+            "--tensor-parallel-size is 2; --gpus-per-replica says that here",
+        ),
+        (
             ("--replicas", "3", "--max-replicas", "2"),
             "max_replicas is 2, less than replicas, which is 3",
         ),
