@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from haast import LLM, HaastError, SamplingParams
-from haast.config import EngineConfig
+from haast.config import EngineConfig, SpeculativeConfig
 from haast.engine.engine import EngineDeadError
 from haast.model.checkpoint import open_checkpoint
 from haast.model.locate import demo_folder
 from haast.model.weights import load_parameters
 from haast.parallel import followers as module
 
+from ..engine.harness import FREE
 from ..model import helpers
 from ..serve.conftest import children
 from .test_followers import until
@@ -54,6 +55,22 @@ def ids_of(results):
 
 def test_greedy_tokens(two, answers):
     assert ids_of(two.generate(QUESTIONS, greedy(), reasoning_effort="low")) == ids_of(answers)
+
+
+def test_guesses(answers):
+    """Rows of wrong and of right ones are computed by all ranks."""
+    llm = LLM(devices="2xcpu", speculative_config=SpeculativeConfig("ngram", 3, 1, 3), **WISHES)
+    try:
+        drafter = llm.engine.drafter
+        drafter.costs = FREE
+        asked = llm.generate(QUESTIONS, greedy(), reasoning_effort="low")
+        assert ids_of(asked) == ids_of(answers)
+        wrong = drafter.counts.tokens - drafter.counts.accepted
+        (biased,) = llm.generate(QUESTIONS[:1], greedy(logit_bias={9: 100.0}))
+        assert biased.token_ids == (9,) * 40
+        assert wrong > 3 and drafter.counts.accepted > 15
+    finally:
+        llm._loaded.runner.team.close()
 
 
 def test_logits_are_as_near_to_fp32_as_those_of_one_process(alone, two, answers):
@@ -104,9 +121,10 @@ def test_devices_that_will_not_do(devices, why):
     assert str(error.value) == why and {*children()} == before
 
 
-def test_deterministic_is_for_one_device():
-    with pytest.raises(HaastError, match="^deterministic is for one device; devices '2xcpu'"):
-        LLM(devices="2xcpu", deterministic=True)
+@pytest.mark.parametrize("name", ["deterministic", "shortlist_head"])
+def test_what_is_for_one_device(name):
+    with pytest.raises(HaastError, match=f"^{name} is for one device; devices '2xcpu'"):
+        LLM(devices="2xcpu", **{name: True})
 
 
 def test_a_rank_that_cannot_load_is_told(monkeypatch):
