@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 READY_DEV := .venv/ready-dev
 
-.PHONY: demo serve test lint kernels clean
+.PHONY: demo serve test lint kernels tables clean
 
 demo: $(READY)
 	@$(BIN)/haast generate --prompt "What is a bald eagle?"
@@ -22,6 +22,10 @@ lint: $(READY_DEV)
 
 kernels: $(READY_DEV)
 	$(BIN)/python -m haast.cuda.build
+
+# README's tables from bench/results; a test says when they differ.
+tables:
+	$(PYTHON) tools/make_tables.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

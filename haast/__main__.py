@@ -10,12 +10,17 @@ from haast import __version__
 from haast.errors import HaastError
 
 COMMANDS = {
+    "baseline": "haast.cli.baseline",
     "bench": "haast.cli.bench",
     "chat": "haast.cli.chat",
     "coherence": "haast.cli.coherence",
+    "deploy": "haast.cli.deploy",
+    "doctor": "haast.cli.doctor",
     "generate": "haast.cli.generate",
+    "journal": "haast.cli.journal",
     "make-checkpoint": "haast.cli.make_checkpoint",
     "ops": "haast.cli.ops",
+    "plan": "haast.cli.plan",
     "profile": "haast.cli.profile",
     "serve": "haast.cli.serve",
 }
@@ -53,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(error.format_message(), err=True)
         sys.exit(USER_ERROR)
     except click.ClickException as error:
-        _fail(error.format_message())
+        _fail(error.format_message(), max(error.exit_code, USER_ERROR))
     except BrokenPipeError:
         sys.exit(INTERRUPTED)
     except (HaastError, OSError) as error:
@@ -63,9 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = USER_ERROR) -> None:
     click.echo(f"haast: error: {' '.join(message.split())}", err=True)
-    sys.exit(USER_ERROR)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from haast.errors import HaastError
+from haast.errors import ConfigError
+from haast.speculative_config import SpeculativeConfig
+
+__all__ = [
+    "CACHE_FORMATS",
+    "PAGE_SIZES",
+    "CacheFormat",
+    "ConfigError",
+    "Encoding",
+    "EncodingWish",
+    "EngineConfig",
+    "LoadFormat",
+    "MemoryPlan",
+    "ModelConfig",
+    "OpChoice",
+    "Plan",
+    "RopeConfig",
+    "SpeculativeConfig",
+]
 
 Encoding = Literal["mxfp4", "bfloat16"]
 EncodingWish = Literal["auto", "mxfp4", "float4_e2m1fnx2", "bfloat16"]
@@ -12,10 +30,6 @@ LoadFormat = Literal["auto", "dummy"]
 CacheFormat = Literal["bfloat16", "float8_e4m3fn"]
 CACHE_FORMATS: tuple[CacheFormat, ...] = ("bfloat16", "float8_e4m3fn")
 PAGE_SIZES = (64, 128, 256)
-
-
-class ConfigError(HaastError):
-    """A configuration value is missing or not one we can run."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,8 @@ class EngineConfig:
 
     model_path: Path | None = None
     devices: str | None = None
-    """cpu, gpu or gpu:N; None = the first GPU if there is one, else the CPU"""
+    """cpu, gpu or gpu:N; gpu:N,M,... or Nxcpu split the model over several GPUs of this machine, or
+    N processes on its CPU; None = the first GPU if there is one, else the CPU"""
     quantization_encoding: EncodingWish = "auto"
     max_length: int | None = None
     max_batch_size: int | None = None
@@ -81,11 +96,16 @@ class EngineConfig:
     deterministic: bool = False
     """whether a request's tokens and log-probabilities depend on it alone, to the bit: not on what
     shares its batch, on chunks or on cached prefixes. Slower; takes a GPU with kernels"""
+    shortlist_head: bool = False
+    """whether steps of few rows find their tokens by an 8-bit shadow of the language-model head
+    wherever that gives the same tokens; takes half the head's memory besides it"""
     kv_cache_page_size: int = 128
     kv_cache_format: CacheFormat = "bfloat16"
     """of keys and values; float8_e4m3fn takes half the memory and keeps 3 bits of mantissa"""
     max_queue_size: int = 4096
     """requests that may wait; further ones are refused"""
+    speculative_config: SpeculativeConfig | None = None
+    """how next tokens are guessed, to be verified several a step; None = they are not"""
 
     def __post_init__(self) -> None:
         if not 0 < self.device_memory_utilization <= 1:
@@ -101,6 +121,11 @@ class EngineConfig:
             raise ConfigError(
                 "max_batch_input_tokens must be at least max_batch_size, so that every request can "
                 f"decode; got {self.max_batch_input_tokens} and {self.max_batch_size}"
+            )
+        if self.shortlist_head and self.deterministic:
+            raise ConfigError(
+                "shortlist_head and deterministic exclude each other: with the latter the head is "
+                "computed in another order"
             )
         if self.kv_cache_page_size not in PAGE_SIZES:
             raise ConfigError(
@@ -150,6 +175,20 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True)
+class RankPlan:
+    """What one of several ranks has of the model."""
+
+    device: str
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+    """of every expert"""
+    num_tokens: int
+    """of the vocabulary, whose scores it computes"""
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will run. Made once, printed at start, never written to."""
 
@@ -172,8 +211,16 @@ class Plan:
     """whether decode steps are replayed as CUDA graphs"""
     ops: tuple[OpChoice, ...]
     memory: MemoryPlan
+    has_shadow_head: bool = False
+    """whether steps of few rows may find their tokens by a shadow of the head"""
+    speculative_config: SpeculativeConfig | None = None
+    max_drafts: int = 0
+    """guesses that one step verifies at most, over all its requests"""
     warning: str | None = None
     """what to tell the user before anything runs, in one line"""
+    ranks: tuple[RankPlan, ...] = ()
+    """processes that compute the model together, none if there is only this one; `memory` is that
+    of rank 0, which has the most"""
 
     @property
     def pins(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ class LlGrammars:
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         self._source = tokenizer
-        self._vocab_size = max(vocab_size, tokenizer.vocab_size)
+        self._model_size = vocab_size
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
         self._tokenizer_lock = Lock()
@@ -156,9 +156,10 @@ class LlGrammars:
 
     @cached_property
     def _read_tokenizer(self) -> LLTokenizer:
-        vocabulary = TokenizerWrapper(_Vocabulary(self._source, self._vocab_size))
+        size = max(self._model_size, self._source.vocab_size)
+        vocabulary = TokenizerWrapper(_Vocabulary(self._source, size))
         stop = self._source.special.return_
-        return LLTokenizer(vocabulary, n_vocab=self._vocab_size, eos_token=[stop])
+        return LLTokenizer(vocabulary, n_vocab=size, eos_token=[stop])
 
     def _compile(self, text: str) -> LLMatcher:
         with self._lock:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from haast.config import EngineConfig
+from haast.config import EngineConfig, SpeculativeConfig
 from haast.engine.engine import Output
 from haast.engine.load import load, prepare
 from haast.engine.request import Request, RequestError, SamplingParams
@@ -27,7 +27,8 @@ class LLM:
     model_path  folder of a checkpoint in any published layout, owner/name of one in the local
                 Hugging Face cache, or None for the bundled haast-tiny
     progress    called with bytes loaded and bytes in all
-    wishes      fields of `haast.config.EngineConfig`, such as devices="cpu" or max_length=4096
+    wishes      fields of `haast.config.EngineConfig`, such as devices="cpu" or max_length=4096;
+                speculative_config may be a dict of its fields
 
     plan        Plan of what runs
     found       which weights were found and from which files, in one line
@@ -43,6 +44,9 @@ class LLM:
         **wishes: Any,
     ) -> None:
         path = None if model_path is None else Path(model_path)
+        speculative = wishes.get("speculative_config")
+        if isinstance(speculative, dict):
+            wishes["speculative_config"] = SpeculativeConfig.of(speculative)
         config = EngineConfig(model_path=path, **wishes)
         started = time.perf_counter()
         prepared = prepare(config)
@@ -183,32 +187,37 @@ class _Call:
         opened = opened_message(request.prompt_ids, tokenizer)
         self.stream = ReplyStream(tokenizer, request.params.stop_strings, opened)
         self.is_done = False
+        self.num_tokens = 0
+        """taken: a step may give more, after those that hold a stop string"""
         self.started = time.perf_counter()
         self.first_token_at = self.ended_at = 0.0
 
     def take(self, output: Output) -> list[TextDelta]:
         self.ended_at = time.perf_counter()
         self.first_token_at = self.first_token_at or self.ended_at
-        deltas = [] if output.token_id is None else self.stream.feed(output.token_id)
+        deltas = []
+        if output.token_id is not None:
+            self.num_tokens += 1
+            deltas = self.stream.feed(output.token_id)
         self.is_done = self.stream.is_stopped or output.finish_reason is not None
         return deltas + self.stream.finish() if self.is_done else deltas
 
     def result(self) -> Result:
-        reply, request = self.stream.reply, self.request
+        reply, request, count = self.stream.reply, self.request, self.num_tokens
         return Result(
             text=self.stream.content,
             reasoning=reply.reasoning,
             finish_reason=self._finish_reason(),
-            token_ids=tuple(request.output_ids),
+            token_ids=tuple(request.output_ids[:count]),
             prompt_token_ids=tuple(request.prompt_ids),
-            logprobs=tuple(request.logprobs),
+            logprobs=tuple(request.logprobs[:count]),
             cached_tokens=request.cached_tokens,
             error=None if self.stream.is_stopped else request.error,
             tool_calls=tuple(reply.tool_calls),
             anomalies=self.stream.anomalies,
             timings=Timings(
                 prompt_tokens=len(request.prompt_ids),
-                generated_tokens=len(request.output_ids),
+                generated_tokens=count,
                 ttft_s=self.first_token_at - self.started,
                 total_s=self.ended_at - self.started,
             ),

@@ -12,12 +12,14 @@ FILES = sorted((ROOT / "haast").rglob("*.py"))
 EVERYONE = {"config", "errors"}
 BELOW = {
     "errors": set(),
-    "config": {"errors"},
+    "speculative_config": {"errors"},
+    "config": {"errors", "speculative_config"},
     "mxfp4": set(),
     "cuda": {"errors"},
     "ops": {"mxfp4", "cuda"} | EVERYONE,
-    "model": {"ops", "mxfp4"} | EVERYONE,
-    "engine": {"model", "ops", "mxfp4"} | EVERYONE,
+    "parallel": {"ops", "cuda", "mxfp4"} | EVERYONE,
+    "model": {"ops", "mxfp4", "parallel"} | EVERYONE,
+    "engine": {"model", "ops", "mxfp4", "parallel"} | EVERYONE,
     "harmony": EVERYONE,
     "prompt": {"harmony"} | EVERYONE,
     "stop_strings": set(),
@@ -27,10 +29,17 @@ BELOW = {
     "llm": {"engine", "model", "grammars", "harmony", "prompt", "reply_stream", "result"}
     | EVERYONE,
     "coherence": {"llm", "result", "engine", "model", "harmony"} | EVERYONE,
-    "bench": {"engine", "model", "ops", "mxfp4"} | EVERYONE,
+    "bench": {"engine", "model", "ops", "mxfp4", "parallel", "cuda", "grammars", "harmony"}
+    | EVERYONE,
+    "baseline": {"bench", "cuda"} | EVERYONE,
+    "doctor": {"bench", "cuda", "engine", "harmony", "model", "ops"} | EVERYONE,
     "serve": {"__init__", "engine", "model", "grammars", "harmony", "prompt", "stop_strings"}
     | EVERYONE,
-    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench"} | EVERYONE,
+    "integrations": {"serve"} | EVERYONE,
+    "capacity": {"bench", "engine", "model"} | EVERYONE,
+    "cli": {"llm", "result", "serve", "coherence", "engine", "model", "bench", "integrations"}
+    | {"baseline", "capacity", "doctor"}
+    | EVERYONE,
     "__init__": {"llm", "engine", "errors"},
     "__main__": {"__init__", "cli", "errors"},
 }
@@ -39,6 +48,7 @@ OUTSIDE = {
     "cuda": {"torch", "cuda"},
     "mxfp4": {"torch"},
     "ops": {"torch"},
+    "parallel": {"torch"},
     "model": {"torch"},
     "engine": {"numpy", "torch"},
     "harmony": {"jinja2", "tokenizers"},
@@ -46,22 +56,29 @@ OUTSIDE = {
     "llm": {"torch"},
     "coherence": {"torch"},
     "bench": {"torch", "matplotlib", "httptools", "msgspec", "uvloop"},
+    "baseline": {"matplotlib"},
+    "doctor": {"torch"},
     "serve": {"msgspec", "zmq", "prometheus_client", "pydantic", "starlette", "uvicorn", "uvloop"},
+    "capacity": {"torch"},
+    "integrations": {"msgspec", "prometheus_client", "pydantic", "ray", "starlette"},
     "cli": {"click", "rich", "yaml"},
     "__main__": {"click"},
 }
 """Part of haast -> what it may import that is neither haast nor the standard library"""
 PURE = (
     "cuda/build.py",
+    "capacity/simulate.py",
     *(
         f"engine/{name}.py"
         for name in (
+            "drafts",
             "engine",
             "intake",
             "kv_pages",
             "kv_plan",
             "limits",
             "masks",
+            "ngrams",
             "outputs",
             "pages",
             "prefix_cache",
@@ -70,6 +87,7 @@ PURE = (
             "scheduler",
             "step",
             "waiting",
+            "wake",
         )
     ),
 )
@@ -170,6 +188,13 @@ def test_the_program_starts_without_torch():
     assert {"haast.cli.generate", "haast.cli.coherence", "haast.cli.make_checkpoint"} < {*modules}
     script = f"import sys, {', '.join(sorted(modules))}\nprint('torch' in sys.modules)"
     assert run_python(script) == "False"
+
+
+def test_a_check_of_a_baseline_holds_no_torch():
+    """It starts programs that want all of the GPU's memory."""
+    names = [f"haast.baseline.{path.stem}" for path in (ROOT / "haast/baseline").glob("[a-z]*.py")]
+    assert "haast.baseline.check" in names
+    assert run_python(f"import sys, {', '.join(names)}\nprint('torch' in sys.modules)") == "False"
 
 
 def test_the_server_process_needs_no_torch():

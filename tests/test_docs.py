@@ -14,7 +14,7 @@ from haast.__main__ import COMMANDS, cli
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "LOG.md", "CHANGELOG.md", "THIRD_PARTY.md")
-DOCUMENTS += ("docs/serve.md", "docs/clients.md")
+DOCUMENTS += ("docs/serve.md", "docs/clients.md", "docs/method.md", "docs/scale.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 SPAN = re.compile(r"`([^`]+)`")
 WORD = re.compile(r"(?<![\w./~-])[\w.-][\w./-]*")

@@ -13,6 +13,7 @@ from haast.engine.sampling_params import MAX_LOGPROBS, MAX_SEQUENCES
 from haast.serve import fields
 from haast.serve.app import ENDPOINTS
 from haast.serve.completions import MAX_PROMPTS
+from haast.serve.messages import EngineStats
 from haast.serve.middleware import OPEN_PATHS
 from haast.serve.protocol import ChatBody, CompletionBody
 from haast.serve.requests import MAX_BODY_BYTES
@@ -94,6 +95,7 @@ def test_limits():
 def test_metrics():
     api = Api()
     api.chat()
+    api.engine.now = EngineStats(accepted_per_position=(0,))
     families = list(text_string_to_metric_families(api.http.get("/metrics").text))
     suffix = {"counter": "_total", "info": "_info"}
     exported = {f.name + suffix.get(f.type, "") for f in families}

@@ -1,6 +1,6 @@
 """README's table of speeds, from the newest lines of bench/results.
 
-python tools/make_tables.py
+`make tables`, or: python tools/make_tables.py
 """
 
 import json

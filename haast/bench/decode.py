@@ -34,6 +34,7 @@ def measure(
     """One row a batch size; `_row` says what it holds."""
     for index, batch in enumerate(batches):
         prompts = random_prompts(subject.config, batch, input_len, index)
+        shortlisted = _Shortlisted(subject)
         with watching(subject.loaded) as watch:
             submit(subject.loaded.engine, prompts, output_len)
             started = perf_counter()
@@ -52,13 +53,35 @@ def measure(
             experts = watch.num_experts()
         wall_s = counted[-1].ended_s - full[SKIPPED - 1].ended_s
         row = _row(subject, batch, input_len + output_len // 2, experts, ceilings)
-        yield row | _times(row["floor_us"], batch, counted, wall_s, busy_ms) | {"ttft_s": ttft_s}
+        row |= _times(row["floor_us"], batch, counted, wall_s, busy_ms) | {"ttft_s": ttft_s}
+        yield row | shortlisted.since()
+
+
+class _Shortlisted:
+    """What the shadow head did from now on."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._runner, self._shadow = subject.loaded.runner, subject.loaded.model.shadow
+        self._before = self._counts()
+
+    def since(self) -> dict[str, float]:
+        """Steps that it served, and rows of the head that one computed; nothing without one."""
+        steps, rows = (
+            now - before for now, before in zip(self._counts(), self._before, strict=True)
+        )
+        if self._shadow is None:
+            return {}
+        return {"short_steps": steps, "rows_a_short_step": rows / max(steps, 1)}
+
+    def _counts(self) -> tuple[int, int]:
+        rows = 0 if self._shadow is None else int(self._shadow.num_computed)
+        return self._runner.num_short_steps, rows
 
 
 def _row(
     subject: Subject, batch: int, context: int, experts: float | None, ceilings: Ceilings
 ) -> dict[str, Any]:
-    """The step's floor: bytes or FLOP at the ceilings, halfway through the output.
+    """The step's floor: bytes or FLOP at the ceilings of all devices, halfway through the output.
 
     experts  distinct ones a layer, measured; without a measurement as many as tokens could want
     """
@@ -72,7 +95,7 @@ def _row(
         "experts": experts,
         "nbytes": work.nbytes,
         "flop": work.flop,
-        "floor_us": work.floor_us(ceilings),
+        "floor_us": work.floor_us(ceilings) / subject.num_devices,
     }
 
 

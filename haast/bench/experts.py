@@ -69,6 +69,10 @@ def op_work(op: str, config: ModelConfig, arguments: Sequence[Any]) -> Work:
         x, weight, _ = arguments
         written = BF16_BYTES * len(x) * len(weight)
         return Work(x.nbytes + weight.nbytes + written, 2 * len(x) * weight.numel())
+    if op == "shortlist":
+        x, _, shadow, _ = arguments
+        written = BF16_BYTES * len(x) * len(shadow.codes)
+        return Work(x.nbytes + shadow.nbytes + written, 2 * len(x) * shadow.codes.numel())
     routing = arguments[3]
     work = {"moe_up": up_work, "moe_down": down_work}[op]
     return work(config, len(routing.expert_ids), active_experts(routing.expert_offs))

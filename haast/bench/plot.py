@@ -27,12 +27,15 @@ class Point:
     label: str
 
 
-def check_plot(path: Path) -> None:
-    """Before anything is measured. Raises HaastError: another format, or no matplotlib."""
+def check_plot(path: Path, asked: str = "--plot") -> None:
+    """Before anything is measured. Raises HaastError: another format, or no matplotlib.
+
+    asked  what on the command line asks for a picture
+    """
     if path.suffix not in FORMATS:
         raise HaastError(f"{path}: a picture's name must end in {', '.join(FORMATS)}")
     if find_spec("matplotlib") is None:
-        raise HaastError("--plot needs matplotlib; run: pip install 'haast[plot]'")
+        raise HaastError(f"{asked} needs matplotlib; run: pip install 'haast[plot]'")
 
 
 def roofline(title: str, ceilings: Ceilings, series: Mapping[str, Sequence[Point]]) -> "Figure":

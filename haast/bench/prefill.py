@@ -52,7 +52,7 @@ def _row(
     work = prefill_work(subject.config, length)
     total, host, busy = (median(r[key] for r in runs) for key in ("total_s", "host_s", "busy_s"))
     flop_us = count * work.flop / ceilings.matmul_tflop_per_s / 1e6
-    floor_us = max(flop_us, work.floor_us(ceilings))
+    floor_us = max(flop_us, work.floor_us(ceilings)) / subject.num_devices
     return {
         "input": length,
         "requests": count,

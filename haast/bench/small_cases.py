@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from haast.config import ModelConfig
-from haast.ops import Masks, Penalties, Sampling, empty_history
+from haast.ops import Masks, Penalties, Sampling, empty_history, shadow_of
+from haast.ops.shortlist.cuda_scan import MAX_TOKENS as MAX_SHORTLISTED
 
 if TYPE_CHECKING:
     from haast.bench.cases import Draw
@@ -61,6 +62,13 @@ def _sample(draw: "Draw", config: ModelConfig, num_tokens: int) -> tuple[Any, ..
     return logits, settings(num_tokens, draw.device)
 
 
+def _shortlist(draw: "Draw", config: ModelConfig, num_tokens: int) -> tuple[Any, ...]:
+    """Greedy, of so many tokens as it is for at most."""
+    x = draw.normal(min(num_tokens, MAX_SHORTLISTED), config.hidden_size)
+    weight = draw.normal(config.vocab_size, config.hidden_size, std=WEIGHT_STD)
+    return x, weight, shadow_of(weight), settings(len(x), draw.device, temperature=0.0)
+
+
 def _adjust_logits(draw: "Draw", config: ModelConfig, num_tokens: int) -> tuple[Any, ...]:
     """Every row has penalties, though it has seen nothing, and a mask that allows nothing."""
     vocab = config.vocab_size
@@ -83,6 +91,7 @@ SMALL_BUILDERS = {
     "add_rms_norm": _add_rms_norm,
     "linear": _linear,
     "sample": _sample,
+    "shortlist": _shortlist,
     "adjust_logits": _adjust_logits,
     "count_tokens": _count_tokens,
 }

@@ -34,6 +34,11 @@ class Subject:
     loaded: Loaded
     load_s: float
 
+    @property
+    def num_devices(self) -> int:
+        """Those that have a share of it each; ceilings are measured on one."""
+        return max(1, len(self.plan.ranks))
+
 
 def load_subject(wishes: EngineConfig) -> Subject:
     """Raises BenchError where there is no Hopper GPU, other HaastErrors as `prepare` and `load`."""
@@ -86,6 +91,7 @@ class Watch:
         self.expert_offs: list[Tensor] = []
         """of each layer of the decode steps that were not replayed"""
         self._runner = loaded.runner
+        self._route = ops.route
         self._is_decoding = False
 
     def busy_ms(self, first: int) -> float:
@@ -112,7 +118,7 @@ class Watch:
 
     def route(self, *args: Any, **kwargs: Any) -> ops.Routing:
         """In place of the op."""
-        routing: ops.Routing = ops.moe.route(*args, **kwargs)
+        routing: ops.Routing = self._route(*args, **kwargs)
         if self._is_decoding and not torch.cuda.is_current_stream_capturing():
             self.expert_offs.append(routing.expert_offs)
         return routing

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haast.cli import bench_model, bench_serve
+from haast.cli import bench_agree, bench_compare, bench_cpu, bench_model, bench_serve, bench_start
 from haast.cli.options import FILE, cache_format_option
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import model_option, numbers_option, tokens_option
@@ -135,6 +135,34 @@ def ops(
     finish(document("ops", model=model, rows=rows), out)
 
 
+@command.command("head", short_help="The language-model head, with and without its shadow.")
+@model_option
+@tokens_option("1,2,4,8,16")
+@click.option(
+    "--top-k", type=click.IntRange(1), default=50, show_default=True, help="Of rows not greedy."
+)
+@click.option(
+    "--iters", "replays", type=click.IntRange(1), default=20, show_default=True, help="Replays."
+)
+@OUT
+def head(model: str, out: Path | None, **options: Any) -> None:
+    """Microseconds of the whole head and of the one with a shadow, alone and with the draw of
+    tokens, and how many rows of the weight the latter computes. Logits are normal."""
+    from haast.bench.cases import read_config
+    from haast.bench.head import HEADING, Sweep, measure, row_line
+    from haast.bench.machine import document
+
+    sweep = Sweep(config=read_config(model), **options)
+    click.echo(HEADING)
+    rows = []
+    for row in measure(sweep):
+        rows.append(row)
+        click.echo(row_line(row))
+    shadow = f"{rows[0]['shadow_bytes'] / 1e6:.0f} MB, made in {rows[0]['shadow_s']:.3f} s"
+    click.echo(f"the shadow takes {shadow}")
+    finish(document("head", model=model, rows=rows), out)
+
+
 @command.command("attention", short_help="Attention over batches, contexts and prompts.")
 @model_option
 @numbers_option("--batches", "1,8,64,256", "Requests of a decode step, with commas between.")
@@ -176,5 +204,12 @@ def _start() -> tuple[int, "Ceilings"]:
     return l2_bytes(), measure_ceilings()
 
 
-for other in (bench_model.decode, bench_model.prefill, bench_model.throughput, bench_serve.serve):
+for other in (
+    bench_agree.agree,
+    bench_compare.compare,
+    bench_cpu.cpu_decode,
+    *bench_model.COMMANDS,
+    bench_serve.serve,
+    bench_start.start,
+):
     command.add_command(other)

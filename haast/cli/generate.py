@@ -21,6 +21,7 @@ from haast.cli.prompts import answer_all, read_prompts
 from haast.cli.report import byte_bar, console, describe_plan, print_table, print_warning, size
 from haast.config import EngineConfig
 from haast.engine.request import SamplingParams
+from haast.engine.wake import wake
 
 if TYPE_CHECKING:
     from haast.llm import LLM
@@ -123,6 +124,7 @@ def _print_plan(config: EngineConfig) -> None:
 
 def _load(config: EngineConfig, quiet: bool) -> "LLM":
     """The model, loaded with a progress bar; says which one unless `quiet`."""
+    wake(config.devices)
     from haast.llm import LLM
 
     with byte_bar("loading") as progress:
@@ -196,6 +198,9 @@ def _print_figures(llm: "LLM", result: "Result") -> None:
         ("decode speed", f"{speed:.1f} tokens/s" if speed else "-"),
         ("peak memory", size(figures["peak_memory_bytes"])),
     ]
+    if llm.engine.drafter is not None:
+        counts = llm.engine.drafter.counts
+        rows.append(("guessed tokens", f"{counts.accepted} right of {counts.tokens}"))
     print_table(rows)
 
 

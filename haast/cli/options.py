@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from haast.cli.speculation import speculative_option
 from haast.config import PAGE_SIZES, CacheFormat, EngineConfig
 from haast.engine.sampling_params import SamplingParams
 
@@ -57,8 +58,9 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--devices",
-        metavar="{cpu,gpu,gpu:N}",
-        help="Default: the first GPU if there is one, else cpu.",
+        metavar="{cpu,gpu,gpu:N,gpu:N,M,...,Nxcpu}",
+        help="Several GPUs, or N processes on the CPU, have a share of the model each. "
+        "Default: the first GPU if there is one, else cpu.",
     ),
     click.option(
         "--quantization-encoding",
@@ -127,6 +129,12 @@ _ENGINE_OPTIONS = (
         "Slower; takes a GPU with kernels.",
     ),
     click.option(
+        "--shortlist-head",
+        is_flag=True,
+        help="Steps of up to 16 rows find their tokens by an 8-bit shadow of the language-model "
+        "head where that gives the same ones: greedy, or a top-k up to 64, or min-p alone.",
+    ),
+    click.option(
         "--kv-cache-page-size",
         "--block-size",
         type=int,
@@ -134,6 +142,7 @@ _ENGINE_OPTIONS = (
         show_default=True,
         help=f"Positions a page: {', '.join(map(str, PAGE_SIZES))}; kernels take the default.",
     ),
+    speculative_option,
 )
 
 _SAMPLING_OPTIONS = (

@@ -95,6 +95,10 @@ def describe_plan(config: EngineConfig, plan: Plan, server: dict[str, Any] | Non
         "device": plan.device,
         "max_length": plan.max_length,
         "max_batch_size": plan.max_batch_size,
+        "language-model head": "whole, or by an 8-bit shadow where tokens are the same"
+        if plan.has_shadow_head
+        else "whole",
+        "guesses": _guesses(plan),
         "CUDA graphs": "of decode steps, captured when first needed" if plan.has_graphs else "none",
     }
     pages = f"{memory.num_pages} + {memory.num_window_pages} pages of {memory.page_size}"
@@ -109,9 +113,30 @@ def describe_plan(config: EngineConfig, plan: Plan, server: dict[str, Any] | Non
         "full-length requests": memory.num_full_length,
     }
     ops = {c.op: f"{c.implementation or 'kernels'} ({c.because})" for c in plan.ops}
-    sections = {"configuration": asdict(config), "plan": decided, "memory": sizes, "ops": ops}
+    sections = {"configuration": asdict(config), "plan": decided}
+    sections |= {"ranks": _ranks(plan)} if plan.ranks else {}
+    sections |= {"memory of each rank" if plan.ranks else "memory": sizes, "ops": ops}
     sections |= {"server": server} if server else {}
     return "\n".join(_section(title, rows) for title, rows in sections.items())
+
+
+def _guesses(plan: Plan) -> str:
+    config = plan.speculative_config
+    if config is None:
+        return "none"
+    shortest, longest = config.lookup
+    count = f"up to {config.num_speculative_tokens} tokens at a time, {plan.max_drafts} a step"
+    return f"{count}, by n-grams of {shortest} to {longest}"
+
+
+def _ranks(plan: Plan) -> dict[str, str]:
+    """What each of them has."""
+    return {
+        f"{number}": f"{rank.device}: {rank.num_heads} query and {rank.num_kv_heads} key-value "
+        f"heads, {rank.intermediate_size} of every expert, {rank.num_tokens} tokens of the head, "
+        f"{size(rank.weight_bytes)} of weights"
+        for number, rank in enumerate(plan.ranks)
+    }
 
 
 def _expert_order(plan: Plan) -> str:

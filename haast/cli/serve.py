@@ -33,13 +33,6 @@ IGNORED = {
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
-def _check_one_gpu(_context: click.Context, _option: click.Parameter, size: int | None) -> None:
-    if size not in (None, 1):
-        raise click.UsageError(
-            f"--tensor-parallel-size is {size}; a model runs on one GPU, which --devices names"
-        )
-
-
 _SERVER_OPTIONS = (
     click.option(
         "--max-queue-size",
@@ -113,10 +106,10 @@ _SERVER_OPTIONS = (
     click.option(
         "--tensor-parallel-size",
         "-tp",
-        type=int,
-        expose_value=False,
-        callback=_check_one_gpu,
-        help="1 is accepted: a model runs on one GPU.",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="The first so many GPUs have a share of the model each, as --devices gpu:0,1 says.",
     ),
     click.option("--reasoning-parser", help="Ignored: harmony is always parsed."),
     click.option("--tool-call-parser", "--tool-parser", help="Ignored: always on."),
@@ -125,7 +118,8 @@ _SERVER_OPTIONS = (
 )
 
 
-def _server_options(command: F) -> F:
+def server_options(command: F) -> F:
+    """Adds the options that say how to listen and to answer."""
     for option in reversed(_SERVER_OPTIONS):
         command = option(command)
     return command
@@ -141,7 +135,7 @@ def _server_options(command: F) -> F:
 @model_options
 @engine_options
 @max_batch_size(default=None, default_text="256 on a GPU, 8 on the CPU")
-@_server_options
+@server_options
 @config_file_option
 def command(model: Path | None, **options: Any) -> int:
     """Serve MODEL (or --model-path) over an OpenAI-compatible API until SIGTERM.
@@ -153,13 +147,12 @@ def command(model: Path | None, **options: Any) -> int:
     started = time.perf_counter()
     logging.basicConfig(level=options["log_level"], format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # warns at every malformed request
-    options["model_path"] = _model_path(model, options["model_path"])
-    for name, why in IGNORED.items():
-        if options[name]:
-            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
+    options["model_path"] = model_path_of(model, options["model_path"])
+    tell_ignored(options)
+    options["devices"] = _devices(options["devices"], options["tensor_parallel_size"])
     config = picked(EngineConfig, options)
-    settings = _settings(options)
-    url = _url(options["host"], options["port"])
+    settings = settings_of(options)
+    url = url_of(options["host"], options["port"])
 
     from haast.serve.client import EngineClient
     from haast.serve.server import Listening, run
@@ -181,17 +174,37 @@ def command(model: Path | None, **options: Any) -> int:
         return run(EngineClient(config), settings, listening, template, progress, on_ready)
 
 
-def _url(host: str, port: int) -> str:
+def tell_ignored(options: dict[str, Any]) -> None:
+    """Log which options of other servers switch nothing on."""
+    for name, why in IGNORED.items():
+        if options[name]:
+            _log.info("--%s is ignored: %s", name.replace("_", "-"), why)
+
+
+def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _model_path(positional: Path | None, option: Path | None) -> Path | None:
+def model_path_of(positional: Path | None, option: Path | None) -> Path | None:
+    """The one that was given. Raises UsageError for two that differ."""
     if positional is not None and option is not None and positional != option:
         raise click.UsageError(f"MODEL is {positional} and --model-path is {option}; give one")
     return positional or option
 
 
-def _settings(options: dict[str, Any]) -> "Settings":
+def _devices(wish: str | None, size: int) -> str | None:
+    """Where the model runs, said in one way or the other."""
+    if size == 1:
+        return wish
+    if wish is not None:
+        raise click.UsageError(
+            f"--devices is {wish} and --tensor-parallel-size is {size}; give one"
+        )
+    return "gpu:" + ",".join(map(str, range(size)))
+
+
+def settings_of(options: dict[str, Any]) -> "Settings":
+    """How to answer, from the options. Raises UsageError."""
     from haast.serve.service import Settings
 
     path = options["model_path"]

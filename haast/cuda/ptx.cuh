@@ -3,6 +3,15 @@
 #include <cstdint>
 #include <cuda_bf16.h>
 
+#ifdef HAAST_DELAYS
+#include "delays.cuh"
+#else
+namespace haast {
+__device__ __forceinline__ void delay_some() {}
+__device__ __forceinline__ void delay_all() {}
+}  // namespace haast
+#endif
+
 namespace haast {
 
 using bf16 = __nv_bfloat16;
@@ -36,10 +45,13 @@ __device__ __forceinline__ float exp2_fast(float x) {
 // Nothing that an earlier kernel of the stream wrote may be read, and nothing that it reads may be
 // written, before this.
 __device__ __forceinline__ void wait_for_previous_kernel() {
+  delay_some();
   asm volatile("griddepcontrol.wait;" ::: "memory");
+  delay_some();
 }
 
 __device__ __forceinline__ void let_next_kernel_start() {
+  delay_all();
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
@@ -143,8 +155,8 @@ __device__ __forceinline__ void bulk_load_once(uint32_t dst, const void* src, in
       : "memory");
 }
 
-// To L2 only. bytes: a multiple of 16, as the address.
-__device__ __forceinline__ void bulk_prefetch(const void* src, int bytes) {
+// On their way to L2; nothing tells when they are there. Address and bytes: multiples of 16.
+__device__ __forceinline__ void prefetch_l2(const void* src, int bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(src), "r"(bytes) : "memory");
 }
 

@@ -296,12 +296,17 @@ template <class T>
 __device__ void fill_bins(const Segment<T>& own, Shared& s, const Weigher& weigh, uint32_t first,
                           uint32_t last, int shift, bool has_mass) {
   const float least = value_of(max(first, KEY_OF_MINUS_INF));
+  uint32_t hidden = 0;  // by a mask or a shortlist: most of a row, too many for an atomic each
   for (int g = own.lane; g < own.groups; g += 32) {
     float x[GROUP];
     load_group(own.values + g * GROUP, x);
 #pragma unroll
     for (int j = 0; j < GROUP; ++j) {
       if (!(x[j] >= least)) continue;
+      if (x[j] == -INF) {
+        ++hidden;
+        continue;
+      }
       const uint32_t key = key_of(x[j]);
       if (key < first || key > last) continue;
       const int bin = key >> shift & (BINS - 1);
@@ -313,6 +318,9 @@ __device__ void fill_bins(const Segment<T>& own, Shared& s, const Weigher& weigh
       atomicAdd(&s.mass_high[bin], static_cast<uint32_t>(mass >> 32) + (before + low < low));
     }
   }
+  if (first > KEY_OF_MINUS_INF || last < KEY_OF_MINUS_INF) return;
+  hidden = sum_of_lanes(hidden);  // which weigh nothing
+  if (own.lane == 0) atomicAdd(&s.count[KEY_OF_MINUS_INF >> shift & (BINS - 1)], hidden);
 }
 
 // Bins of all CTAs, added, to all CTAs. A CTA adds 64 of them, eight lanes each.

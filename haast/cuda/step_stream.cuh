@@ -87,7 +87,7 @@ __device__ void fill_gap(const Stream& s, const bf16* weight, const Rows& r, int
   uint64_t due = nanoseconds();
   for (int at = 0; at < bytes && !is_complete(routed, layer & 1);) {
     if (nanoseconds() < due) continue;
-    bulk_prefetch(from + at, min(PIECE, bytes - at));
+    prefetch_l2(from + at, min(PIECE, bytes - at));
     at += PIECE;
     due += PIECE_NS;
   }
@@ -118,7 +118,7 @@ struct Fetch {
   __device__ static void range(const void* from, int64_t bytes) {
     const uint64_t at = reinterpret_cast<uint64_t>(from), first = at & ~15ull;
     const int size = static_cast<int>((at + bytes - first + 15) & ~15ull);
-    bulk_prefetch(reinterpret_cast<const void*>(first), size);
+    prefetch_l2(reinterpret_cast<const void*>(first), size);
   }
 
   __device__ void biases(const bf16* from, const Run& r, float* to) const {

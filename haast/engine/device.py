@@ -28,6 +28,24 @@ def pick_device(wish: str | None) -> torch.device:
     return torch.device("cuda", index)
 
 
+def pick_devices(wish: str | None) -> tuple[torch.device, ...]:
+    """The device of each rank: the one of `pick_device`; of gpu:N,M,... or Nxcpu as many as named.
+
+    Raises ConfigError if the wish is none of these, or a GPU is not there or named twice.
+    """
+    if wish is None:
+        return (pick_device(wish),)
+    if (match := re.fullmatch(r"(\d+)xcpu", wish)) is not None and int(match[1]) > 0:
+        return (torch.device("cpu"),) * int(match[1])
+    if re.fullmatch(r"cpu|gpu(:\d+(,\d+)*)?", wish) is None:
+        raise ConfigError(f"devices '{wish}' is not one of cpu, gpu, gpu:N, gpu:N,M,... and Nxcpu")
+    first, *others = wish.split(",")
+    devices = (pick_device(first), *(pick_device(f"gpu:{number}") for number in others))
+    if len(set(devices)) < len(devices):
+        raise ConfigError(f"devices '{wish}' names a GPU twice")
+    return devices
+
+
 def _why_no_gpu(count: int) -> str:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is a CPU build; install a CUDA build or use cpu"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import repeat
 
+from haast.engine.drafts import Drafter
 from haast.engine.intake import Intake
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
@@ -32,6 +33,7 @@ class Engine:
     stop_ids       the model's own stop tokens
     max_in_flight  steps that may be launched and not committed: 1 or 2
     grammars       for requests with a grammar; None = there may be none
+    drafter        guesses at tokens, which steps verify; None = nobody does
     """
 
     def __init__(
@@ -43,14 +45,16 @@ class Engine:
         stop_ids: frozenset[int],
         max_in_flight: int = 2,
         grammars: Grammars | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         assert max_in_flight in (1, 2), max_in_flight
         self.runner = runner
         self.kv = kv
         self.limits = limits
         self.max_in_flight = max_in_flight
-        self.intake = Intake(kv, limits, vocab_size, stop_ids, grammars)
-        self.scheduler = Scheduler(kv, limits, runner.forget)
+        self.drafter = drafter
+        self.intake = Intake(kv, limits, vocab_size, stop_ids, grammars, drafter)
+        self.scheduler = Scheduler(kv, limits, runner.forget, drafter)
         self._launched: deque[tuple[Step, Pending]] = deque()
         self._outputs: list[Output] = []
         self._masks = MaskFiller(grammars, vocab_size)
@@ -61,10 +65,8 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether `step` has something to do or to tell."""
-        scheduler = self.scheduler
-        return bool(
-            self._launched or self._outputs or scheduler.num_running or len(scheduler.waiting)
-        )
+        is_asked = self.scheduler.num_running or self.scheduler.waiting
+        return bool(self._launched or self._outputs or is_asked)
 
     def submit(
         self,
@@ -123,7 +125,7 @@ class Engine:
             self._commit()
         if step is not None and step.masked:
             self._sample(step)
-        if self._launched and (step is None or self.max_in_flight == 1):
+        if self._launched and (step is None or self.max_in_flight == 1 or step.is_awaited):
             self._commit()
         if not (self._launched or self.scheduler.num_running or self.scheduler.waiting):
             self.kv.check_idle()
@@ -132,8 +134,7 @@ class Engine:
 
     def _launch(self, step: Step) -> None:
         if self._num_constrained:
-            sampling = enumerate(step.sampling)
-            step.masked = [row for row, r in sampling if r.constraint is not None]
+            step.masked = [i for i, r in enumerate(step.sampling) if r.constraint is not None]
         try:
             self._launched.append((step, self.runner.launch(step)))
         except Exception as error:  # whatever it is, it must not take other requests along
@@ -174,13 +175,13 @@ class Engine:
         assert len(token_ids) == len(step.sampling), (len(token_ids), len(step.sampling))
         for row in step.masked:
             self._advance(step.sampling[row], token_ids[row])
-        tell = self._outputs.append
-        ended: list[Request] = []
+        tell, ended = self._outputs.append, list[Request]()
+        settled = self.drafter.settle(step, token_ids) if self.drafter else token_ids
         for request, token_id, of_token in zip(
-            step.sampling, token_ids, logprobs or repeat(None), strict=False
+            step.sampling, settled, logprobs or repeat(None), strict=False
         ):
             request.num_in_flight -= 1
-            if request.finish_reason is not None:
+            if request.finish_reason is not None or token_id is None:
                 continue
             request.append(token_id)
             if of_token is not None:

@@ -51,6 +51,10 @@ class Extras:
         if wishes is not None and wishes.history_row is not None:
             self._free_rows.append(wishes.history_row)
 
+    def are_wanted(self, step: Step) -> bool:
+        """Whether any row that samples has wishes."""
+        return bool(self._wishes) and any(r in self._wishes for r in step.sampling)
+
     def sample(
         self, step: Step, logits: Tensor, sampling: ops.Sampling, masks: ops.Masks | None = None
     ) -> tuple[Tensor, Callable[[], Logprobs] | None]:

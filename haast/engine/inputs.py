@@ -22,11 +22,15 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each field of a step lies; seeds take two words each, all others one."""
+    """Where each field of a step lies; seeds take two words each, all others one.
+
+    is_short  whether its logits come by way of a shadow head
+    """
 
     num_tokens: int
     num_requests: int
     num_samples: int
+    is_short: bool = False
 
     @cached_property
     def spans(self) -> dict[str, tuple[int, int]]:

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from haast.engine.drafts import Drafter
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
 from haast.engine.masks import Constraint, Grammars
@@ -23,6 +24,7 @@ class Intake:
 
     stop_ids  the model's own stop tokens
     grammars  None = requests may have none
+    drafter   guesses at the tokens of those that it serves; None = of nobody
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Intake:
         vocab_size: int,
         stop_ids: frozenset[int],
         grammars: Grammars | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.kv = kv
         self.limits = limits
         self.vocab_size = vocab_size
         self.stop_ids = stop_ids
         self.grammars = grammars
+        self.drafter = drafter
 
     def requests(
         self,
@@ -70,6 +74,8 @@ class Intake:
         self._check_size(requests[0])
         for request in requests:
             request.constraint = self._constraint(params)
+            if self.drafter is not None:
+                request.drafts = self.drafter.drafts_for(params)
         return requests
 
     def _constraint(self, params: SamplingParams) -> Constraint | None:

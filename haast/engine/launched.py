@@ -1,6 +1,7 @@
 """Launched: a step on the device, from its launch to its samples on the host."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,8 @@ class Launched:
                 torch.cuda.current_stream(self._token_ids.device).synchronize()
             return StepResult([])
         if self._done is not None:
-            started = perf_counter()
-            self._done.synchronize()
+            started, team = perf_counter(), self._runner.team
+            with team.waiting() if team else nullcontext():
+                self._done.synchronize()
             self._runner.waited_s += perf_counter() - started
         return StepResult(self._token_ids.tolist(), self._logprobs and self._logprobs())

@@ -8,14 +8,17 @@ from pathlib import Path
 import torch
 
 from haast.config import ConfigError, Encoding, EngineConfig, MemoryPlan, ModelConfig, Plan
-from haast.engine.device import pick_device
+from haast.engine.device import pick_devices
+from haast.engine.drafts import Drafter
 from haast.engine.engine import Engine
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
 from haast.engine.masks import Grammars
 from haast.engine.pages import PagePool
+from haast.engine.place import Place
 from haast.engine.plan import Source, make_plan, max_window
 from haast.engine.runner import TorchRunner
+from haast.engine.team import Team
 from haast.model.checkpoint import open_checkpoint
 from haast.model.config_file import read_model_config
 from haast.model.gpt_oss import GptOss
@@ -25,6 +28,7 @@ from haast.model.parameters import Parameters
 from haast.model.random_weights import random_parameters
 from haast.model.registry import Architecture, find_architecture
 from haast.model.weights import Progress, load_parameters, resolve_encoding
+from haast.parallel.collectives import Ranks
 
 PACKAGED_TOKENIZER = packaged_folder("gpt-oss-20b") / "tokenizer.json.xz"
 
@@ -38,16 +42,28 @@ class Prepared:
     """which weights were found and from which files, in one line"""
     tokenizer: Path
     config: ModelConfig
+    """of the whole network"""
     architecture: Architecture
+    place: Place
     make_parameters: Callable[[Progress | None], Parameters]
 
+    def model(self, parameters: Parameters, ranks: Ranks | None) -> GptOss:
+        """The network, or what one of several ranks has of it."""
+        local, length = self.place.share(self.config).local, self.plan.max_length
+        together = () if ranks is None else (ranks,)
+        return self.architecture.model(local, parameters, length, *together)
 
-def prepare(config: EngineConfig) -> Prepared:
+
+def prepare(config: EngineConfig, rank: int = 0, plan: Plan | None = None) -> Prepared:
     """Find, check and plan. What is wrong with wishes or files is said here, from headers alone.
 
+    rank  of this process among those that the wished devices make
+    plan  of rank 0, if this is another
     Raises a HaastError in one line.
     """
-    return _prepare_dummy(config) if config.load_format == "dummy" else _prepare_checkpoint(config)
+    place = Place(config, pick_devices(config.devices), rank)
+    how = _prepare_dummy if config.load_format == "dummy" else _prepare_checkpoint
+    return how(place, plan)
 
 
 @dataclass(frozen=True)
@@ -65,21 +81,34 @@ def load(
     progress: Progress | None = None,
     grammars: Grammars | None = None,
 ) -> Loaded:
-    """Read (or make) the weights; the engine is then ready to generate.
+    """Read (or make) the weights; the engine is then ready to generate. Starts the other ranks.
 
     stop_ids  the model's own stop tokens
     grammars  for requests that have one
-    Raises CheckpointError for flaws only the bytes can show, ConfigError if memory runs out.
+    Raises CheckpointError for flaws only the bytes can show, ConfigError if memory runs out,
+    RankError if another rank cannot be loaded.
     """
+    team = Team.start(prepared.place, prepared.plan)
     try:
         parameters = prepared.make_parameters(progress)
-        model = prepared.architecture.model(prepared.config, parameters, prepared.plan.max_length)
-        return assemble(model, prepared.plan, stop_ids, grammars=grammars)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"the device ran out of memory while loading ({str(error).splitlines()[0]}); "
-            "lower device_memory_utilization or max_length, or free memory on the device"
-        ) from None
+        model = prepared.model(parameters, team.join(prepared.config.hidden_size) if team else None)
+        loaded = assemble(model, prepared.plan, stop_ids, grammars=grammars)
+    except BaseException as error:
+        if team is not None:
+            team.close()
+        if isinstance(error, torch.OutOfMemoryError):
+            raise ConfigError(out_of_memory(error)) from None
+        raise
+    loaded.runner.team = team
+    return loaded
+
+
+def out_of_memory(error: torch.OutOfMemoryError) -> str:
+    """What to say of one while loading."""
+    return (
+        f"the device ran out of memory while loading ({str(error).splitlines()[0]}); "
+        "lower device_memory_utilization or max_length, or free memory on the device"
+    )
 
 
 def assemble(
@@ -91,23 +120,9 @@ def assemble(
 ) -> Loaded:
     """An engine over a model, with the KV cache that the plan names; see `Engine`."""
     memory = plan.memory
-    runner = TorchRunner(
-        model,
-        KVCache.empty(
-            model.config,
-            memory.num_pages,
-            memory.num_window_pages,
-            _cache_dtype(memory, model),
-            model.device,
-            memory.page_size,
-        ),
-        max_batch_size=plan.max_batch_size,
-        max_batch_input_tokens=plan.max_batch_input_tokens,
-        max_pages=-(-plan.max_length // memory.page_size),
-        page_size=memory.page_size,
-        pins=plan.pins,
-        has_graphs=plan.has_graphs,
-    )
+    if plan.has_shadow_head:
+        model.cast_shadow()
+    runner = make_runner(model, plan)
     kv = KVPages(
         PagePool(memory.num_pages, "full"),
         PagePool(memory.num_window_pages, "sliding"),
@@ -123,8 +138,33 @@ def assemble(
         enable_in_flight_batching=plan.enable_in_flight_batching,
     )
     vocab_size = model.config.vocab_size
-    engine = Engine(runner, kv, limits, vocab_size, stop_ids, max_in_flight, grammars)
+    wish = plan.speculative_config
+    drafter = None if wish is None else Drafter(wish, plan.max_drafts, memory.page_size)
+    engine = Engine(runner, kv, limits, vocab_size, stop_ids, max_in_flight, grammars, drafter)
     return Loaded(model, runner, engine)
+
+
+def make_runner(model: GptOss, plan: Plan) -> TorchRunner:
+    """Over a model, with the KV cache that the plan names."""
+    memory = plan.memory
+    return TorchRunner(
+        model,
+        KVCache.empty(
+            model.config,
+            memory.num_pages,
+            memory.num_window_pages,
+            _cache_dtype(memory, model),
+            model.device,
+            memory.page_size,
+        ),
+        max_batch_size=plan.max_batch_size,
+        max_batch_input_tokens=plan.max_batch_input_tokens,
+        max_pages=-(-plan.max_length // memory.page_size),
+        page_size=memory.page_size,
+        pins=plan.pins,
+        has_graphs=plan.has_graphs,
+        max_drafts=plan.max_drafts,
+    )
 
 
 def _cache_dtype(memory: MemoryPlan, model: GptOss) -> torch.dtype:
@@ -132,43 +172,55 @@ def _cache_dtype(memory: MemoryPlan, model: GptOss) -> torch.dtype:
     return model.dtype if is_as_computed else CACHE_DTYPES[memory.cache_format]
 
 
-def _prepare_checkpoint(config: EngineConfig) -> Prepared:
+def _prepare_checkpoint(place: Place, plan: Plan | None) -> Prepared:
+    config, device = place.config, place.device
     checkpoint = open_checkpoint(locate_model(config.model_path))
     if checkpoint.tokenizer is None:
         raise ConfigError(f"{checkpoint.folder}: holds weights but no tokenizer.json")
-    device = pick_device(config.devices)
     encoding = resolve_encoding(config.quantization_encoding, checkpoint)
     names = tuple(file.name for file in checkpoint.files)
     source = Source(checkpoint.folder, checkpoint.layout.name, names)
-    plan = make_plan(config, checkpoint.config, source, encoding, device)
+    plan = plan or make_plan(config, checkpoint.config, source, encoding, *place.devices)
     return Prepared(
         plan=plan,
         found=checkpoint.describe(),
         tokenizer=checkpoint.tokenizer,
         config=checkpoint.config,
         architecture=_architecture(config, checkpoint.config),
+        place=place,
         make_parameters=partial(
-            load_parameters, checkpoint, encoding, device, is_swizzled=plan.is_swizzled
+            load_parameters,
+            checkpoint,
+            encoding,
+            device,
+            is_swizzled=plan.is_swizzled,
+            share=place.share(checkpoint.config),
         ),
     )
 
 
-def _prepare_dummy(config: EngineConfig) -> Prepared:
+def _prepare_dummy(place: Place, plan: Plan | None) -> Prepared:
     """Random weights for a config.json, made on the device; a progress bar has nothing to tell."""
+    config = place.config
     folder = _config_folder(config.model_path)
     model_config = read_model_config(folder / "config.json")
     tokenizer = folder / "tokenizer.json"
-    device = pick_device(config.devices)
     encoding: Encoding = "bfloat16" if config.quantization_encoding == "bfloat16" else "mxfp4"
-    plan = make_plan(config, model_config, Source(folder, "dummy", ()), encoding, device)
+    source = Source(folder, "dummy", ())
+    plan = plan or make_plan(config, model_config, source, encoding, *place.devices)
     return Prepared(
         plan=plan,
         found=f"random weights for {folder / 'config.json'}",
         tokenizer=tokenizer if tokenizer.is_file() else PACKAGED_TOKENIZER,
         config=model_config,
         architecture=_architecture(config, model_config),
+        place=place,
         make_parameters=lambda _progress: random_parameters(
-            model_config, encoding, device, is_swizzled=plan.is_swizzled
+            model_config,
+            encoding,
+            place.device,
+            is_swizzled=plan.is_swizzled,
+            share=place.share(model_config),
         ),
     )
 

@@ -14,11 +14,11 @@ class MaskBuffer:
     again by the next step that has masks, which are made after this one was waited for.
     """
 
-    def __init__(self, max_batch_size: int, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, max_rows: int, vocab_size: int, device: torch.device) -> None:
         self._device = device
         self._num_words = -(-vocab_size // 32)
-        self._header = -(-max_batch_size // ALIGNMENT) * ALIGNMENT
-        self._size = self._header + max_batch_size * self._num_words
+        self._header = -(-max_rows // ALIGNMENT) * ALIGNMENT
+        self._size = self._header + max_rows * self._num_words
         self._on_host: Tensor | None = None
         self._on_device: Tensor | None = None
 

@@ -1,5 +1,6 @@
 """Which implementation of each op will run, and why."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from haast.ops import (
     moe_up,
     rope_kv_write,
     route,
+    shortlist,
     why_no_kernels,
 )
 from haast.ops.attention.check import why_not_this_network
@@ -39,14 +41,15 @@ DETERMINISTIC = {
 
 
 def choose_ops(
-    model: ModelConfig, encoding: Encoding, device: torch.device, *, is_deterministic: bool
+    config: EngineConfig, model: ModelConfig, encoding: Encoding, device: torch.device
 ) -> tuple[OpChoice, ...]:
     """Of every op that generating runs.
 
     Raises ConfigError if deterministic results are wished for where no kernel gives them.
     """
-    choices = tuple(_choose(op, model, encoding, device) for op in MODEL_OPS)
-    if not is_deterministic:
+    ops = (*MODEL_OPS, shortlist) if config.shortlist_head else MODEL_OPS
+    choices = tuple(_choose(op, model, encoding, device) for op in ops)
+    if not config.deterministic:
         return choices
     for name in (attention.name, *EXPERT_OPS):
         if not runs_kernel(choices, name):
@@ -59,10 +62,12 @@ def choose_ops(
 
 
 def choose_decode_step(
-    config: EngineConfig, model: ModelConfig, encoding: Encoding, device: torch.device
+    config: EngineConfig, model: ModelConfig, encoding: Encoding, devices: Sequence[torch.device]
 ) -> OpChoice:
     """Whether decodes of one request run in one kernel, or op by op, and why."""
-    why = _why_op_by_op(config, model, encoding, device)
+    why = _why_op_by_op(config, model, encoding, devices[0])
+    if len(devices) > 1:
+        why = "it takes one device"
     if why is not None:
         return OpChoice(DECODE_STEP, REFERENCE, f"op by op: {why}")
     return OpChoice(DECODE_STEP, PERSISTENT, "steps of one request in one kernel")

@@ -1,6 +1,5 @@
 """Wishes and facts -> the Plan of what will run."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from haast.config import (
     ModelConfig,
     Plan,
 )
-from haast.engine.device import device_name, free_memory
-from haast.engine.kv_plan import KVSizes, plan_kv
+from haast.engine.device import device_name
+from haast.engine.footprint import rank_plan, step_bytes, usable_memory
+from haast.engine.kv_plan import KVPlan, KVSizes, plan_kv
 from haast.engine.op_choice import (
     EXPERT_OPS,
     are_capturable,
@@ -24,16 +24,17 @@ from haast.engine.op_choice import (
     runs_kernel,
 )
 from haast.model.kv_cache import CACHE_DTYPES, TokenBytes
-from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, role_axes
-from haast.model.parameters import EXPERT_LAYOUTS
-from haast.mxfp4 import GROUP
 from haast.ops import attention, why_no_kernels
 from haast.ops.attention.check import MAX_REQUESTS, PAGE_SIZE
+from haast.ops.shortlist.shadow import shadow_bytes
+from haast.parallel.share import shares_of
 
 DEFAULT_BATCH = {True: 256, False: 8}
 """Whether on a GPU -> requests computed at a time, if nobody wishes for a number"""
-GRAPH_BYTES = 1 << 30
-"""Set aside for the CUDA graphs of all batch sizes and their memory"""
+MOST_DRAFTS = 64
+"""Guesses a step: where more requests run, more rows would cost more than guesses win"""
+FOR_ONE_DEVICE = ("deterministic", "shortlist_head")
+"""Wishes that a model over several devices does not have"""
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,38 @@ def make_plan(
     model: ModelConfig,
     source: Source,
     encoding: Encoding,
-    device: torch.device,
+    *devices: torch.device,
 ) -> Plan:
     """Decide memory, lengths and ops before anything is loaded.
 
-    Raises ConfigError in one line if the wishes do not fit the model or the memory.
+    devices  of the ranks; this process is rank 0
+    Raises ConfigError in one line if the wishes do not fit the model, the memory or the devices.
     """
-    ops = choose_ops(model, encoding, device, is_deterministic=config.deterministic)
+    shares, device = shares_of(model, config.devices, len(devices)), devices[0]
+    for name in FOR_ONE_DEVICE:
+        if len(shares) > 1 and getattr(config, name):
+            raise ConfigError(f"{name} is for one device; devices '{config.devices}' are more")
+    own = shares[0].local
+    ops = choose_ops(config, own, encoding, device)
     batch_size = _batch_size(config, device)
-    if runs_kernel(ops, attention.name):
+    has_attention = runs_kernel(ops, attention.name)
+    if has_attention:
         _check_limits_of_kernels(config, batch_size)
+    max_drafts = _max_drafts(config, batch_size, MAX_REQUESTS if has_attention else None)
     is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
-    weight_bytes = parameter_bytes(model, encoding, is_swizzled=is_swizzled)
-    workspace_bytes = _workspace_bytes(config, batch_size, model, device)
-    available = int(free_memory(device) * config.device_memory_utilization)
+    ranks = [
+        rank_plan(share, device_name(place), encoding, is_swizzled)
+        for share, place in zip(shares, devices, strict=True)
+    ]
+    weight_bytes = ranks[0].weight_bytes
+    if config.shortlist_head:
+        weight_bytes += shadow_bytes(own.vocab_size, own.hidden_size)
+    workspace_bytes = step_bytes(config, batch_size + max_drafts, own, device)
+    available = usable_memory(config, devices, rank=0)
     budget = available - weight_bytes - workspace_bytes
     if budget < 0:
         raise ConfigError(_too_little(config, weight_bytes, workspace_bytes, available))
-    sizes = _kv_sizes(config, model)
+    sizes = _kv_sizes(config, own)
     length = _length(config, model, sizes, budget)
     kv = plan_kv(sizes, budget, batch_size, length, config.max_batch_input_tokens)
     return Plan(
@@ -77,7 +92,7 @@ def make_plan(
         files=source.files,
         encoding=encoding,
         is_swizzled=is_swizzled,
-        device=device_name(device),
+        device=", ".join(rank.device for rank in ranks),
         max_length=length,
         max_batch_size=kv.max_batch_size,
         max_batch_input_tokens=config.max_batch_input_tokens,
@@ -85,20 +100,30 @@ def make_plan(
         enable_prefix_caching=config.enable_prefix_caching,
         max_queue_size=config.max_queue_size,
         has_graphs=are_capturable(ops, device),
-        ops=(*ops, choose_decode_step(config, model, encoding, device)),
+        ops=(*ops, choose_decode_step(config, model, encoding, devices)),
+        has_shadow_head=config.shortlist_head,
+        speculative_config=config.speculative_config,
+        max_drafts=max_drafts,
         warning=_warning(device),
-        memory=MemoryPlan(
-            available_bytes=available,
-            weight_bytes=weight_bytes,
-            workspace_bytes=workspace_bytes,
-            kv_bytes=kv.kv_bytes,
-            naive_kv_bytes=kv.naive_bytes,
-            page_size=config.kv_cache_page_size,
-            num_pages=kv.num_pages,
-            num_window_pages=kv.num_window_pages,
-            num_full_length=kv.num_full_length,
-            cache_format=config.kv_cache_format,
-        ),
+        ranks=tuple(ranks) if len(ranks) > 1 else (),
+        memory=_memory_plan(config, kv, available, weight_bytes, workspace_bytes),
+    )
+
+
+def _memory_plan(
+    config: EngineConfig, kv: KVPlan, available: int, weight_bytes: int, workspace_bytes: int
+) -> MemoryPlan:
+    return MemoryPlan(
+        available_bytes=available,
+        weight_bytes=weight_bytes,
+        workspace_bytes=workspace_bytes,
+        kv_bytes=kv.kv_bytes,
+        naive_kv_bytes=kv.naive_bytes,
+        page_size=config.kv_cache_page_size,
+        num_pages=kv.num_pages,
+        num_window_pages=kv.num_window_pages,
+        num_full_length=kv.num_full_length,
+        cache_format=config.kv_cache_format,
     )
 
 
@@ -120,6 +145,23 @@ def _check_limits_of_kernels(config: EngineConfig, batch_size: int) -> None:
             f"max_batch_size may be {MAX_REQUESTS} at most on this GPU, where attention kernels "
             f"run; got {batch_size}"
         )
+
+
+def _max_drafts(config: EngineConfig, batch_size: int, most_rows: int | None) -> int:
+    """Rows for guesses beside those of all requests. Raises ConfigError if there is none.
+
+    most_rows  that attention takes in a step; None = any number
+    """
+    wish = config.speculative_config
+    if wish is None:
+        return 0
+    rows = min(config.max_batch_input_tokens, most_rows or config.max_batch_input_tokens)
+    if rows <= batch_size:
+        raise ConfigError(
+            f"speculative_config: a step of up to {rows} rows has none for guesses beside "
+            f"max_batch_size {batch_size}; lower that"
+        )
+    return min(rows - batch_size, MOST_DRAFTS, batch_size * wish.num_speculative_tokens)
 
 
 def _kv_sizes(config: EngineConfig, model: ModelConfig) -> KVSizes:
@@ -145,37 +187,6 @@ def _length(config: EngineConfig, model: ModelConfig, sizes: KVSizes, budget: in
     if config.max_length > model.max_length:
         raise ConfigError(f"max_length {config.max_length} exceeds the model's {model.max_length}")
     return config.max_length
-
-
-def _workspace_bytes(
-    config: EngineConfig, batch_size: int, model: ModelConfig, device: torch.device
-) -> int:
-    """Of one step: routed rows in and between the expert matmuls and their fp32 results, the
-    projections and a few hidden states of each token; logits of each request. None on the CPU,
-    whose memory is not planned to the last byte."""
-    if device.type == "cpu":
-        return 0
-    hidden, inner = model.hidden_size, model.intermediate_size
-    routed = model.num_active_experts * (2 * hidden + 2 * inner + 4 * hidden)
-    token = routed + 2 * (2 * model.qkv_size + 6 * hidden)
-    logits = 6 * batch_size * model.vocab_size
-    return config.max_batch_input_tokens * token + logits + GRAPH_BYTES
-
-
-def parameter_bytes(model: ModelConfig, encoding: Encoding, *, is_swizzled: bool = False) -> int:
-    """Bytes of all parameters once loaded; swizzled MXFP4 experts may have some padding."""
-    total = 0
-    for role, axes in role_axes(model).items():
-        shape = tuple(axis.size for axis in axes)
-        count = math.prod(shape)
-        if role not in EXPERT_ROLES or encoding == "bfloat16":
-            nbytes = 2 * count
-        elif is_swizzled:
-            nbytes = math.prod(EXPERT_LAYOUTS[role].storage_shape(shape))
-        else:
-            nbytes = count // 2 + count // GROUP
-        total += nbytes if role in OUTER_ROLES else nbytes * model.num_layers
-    return total
 
 
 def _warning(device: torch.device) -> str | None:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from haast.engine.masks import Constraint
 from haast.engine.sampling_params import SamplingError, SamplingParams
 from haast.errors import HaastError
+
+if TYPE_CHECKING:
+    from haast.engine.drafts import Drafts
 
 __all__ = [
     "FinishReason",
@@ -72,6 +75,8 @@ class Request:
     """requests share cached prefixes only with those of the same salt"""
     constraint: Constraint | None = field(default=None, repr=False)
     """what its tokens are confined to; knows all of output_ids"""
+    drafts: "Drafts | None" = field(default=None, repr=False)
+    """guesses at its tokens, if that is wished for and can be"""
 
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list, repr=False)
@@ -89,7 +94,8 @@ class Request:
     num_computed: int = 0
     """positions whose keys and values exist once every launched step has run"""
     num_in_flight: int = 0
-    """its tokens that launched steps sample and that are not yet in output_ids"""
+    """its tokens that launched steps sample and that are not yet in output_ids; if some of them
+    follow guesses these are more than one, and it has no further row before they are known"""
     sample_row: int = 0
     """its row among the samples of the last step that sampled for it"""
     pages: list[int] = field(default_factory=list, repr=False)
@@ -120,6 +126,11 @@ class Request:
     @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether all of its prompt is computed."""
+        return self.num_computed >= len(self.prompt_ids)
 
     @property
     def max_tokens(self) -> int:

@@ -1,5 +1,7 @@
 """TorchRunner: computes steps on a device, without waiting for it."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import compress
 
 import numpy as np
@@ -7,21 +9,23 @@ import torch
 from torch import Tensor
 
 from haast import ops
+from haast.engine.call import Call
 from haast.engine.extras import Extras
 from haast.engine.graphs import StepGraphs
-from haast.engine.inputs import FLOAT_FIELDS, Layout, Words, pack
+from haast.engine.inbox import Inbox
+from haast.engine.inputs import Layout, pack
 from haast.engine.launched import Launched, Sampled
 from haast.engine.mask_buffer import MaskBuffer
 from haast.engine.request import Request
+from haast.engine.shortlist import fits_shortlist
 from haast.engine.step import Pending, Step
 from haast.engine.tables import Tables
+from haast.engine.team import Team
 from haast.model.gpt_oss import GptOss
 from haast.model.kv_cache import KVCache
 
 FEW_ROWS = 8
 """Whose logits a graph holds too; those of many would take 0.4 MB a row and graph"""
-MOST_VIEWS = 256
-"""Layouts whose views of the inbox are kept"""
 
 
 class TorchRunner:
@@ -31,10 +35,13 @@ class TorchRunner:
     the next one reads it; the host gets a copy.
 
     max_pages   pages that the longest request needs
+    max_drafts  guesses that a step has rows for besides those of all requests
     pins        for `haast.ops.pin`; with `decode_step` in it, one request decodes by that kernel
     has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
                 capturable
+    team        the other ranks, if this is rank 0 of several
     waited_s    how long the host has waited for results
+    num_short_steps  those whose logits came by way of a shadow head
     """
 
     def __init__(
@@ -48,27 +55,29 @@ class TorchRunner:
         page_size: int,
         pins: dict[str, str],
         has_graphs: bool,
+        max_drafts: int = 0,
     ) -> None:
         device, vocab_size = model.device, model.config.vocab_size
         self.model = model
         self.kv = kv
         self.pins = pins
         self.waited_s = 0.0
+        self.num_short_steps = 0
+        self._num_fresh = 0
         self._tables = Tables(max_batch_size, max_pages, page_size, vocab_size)
         self._extras = Extras(vocab_size, device)
-        self._masks = MaskBuffer(max_batch_size, vocab_size, device)
-        shape = (2, max_batch_size, max_pages)
-        self._page_tables = torch.zeros(shape, dtype=torch.int32, device=device)
-        self._samples = torch.zeros(max_batch_size, dtype=torch.int64, device=device)
-        largest = Layout(max_batch_input_tokens, max_batch_size, max_batch_size)
-        self._inbox = torch.zeros(largest.num_words, dtype=torch.int32, device=device)
-        self._views: dict[Layout, dict[str, Tensor]] = {}
+        max_rows = max_batch_size + max_drafts
+        self._masks = MaskBuffer(max_rows, vocab_size, device)
+        self._samples = torch.zeros(max_rows, dtype=torch.int64, device=device)
+        largest = Layout(max_batch_input_tokens, max_rows, max_rows)
+        self._inbox = Inbox(largest, (max_batch_size, max_pages), device)
         self._alone: ops.DecodeStep | None = None
         if pins.get("decode_step") == ops.PERSISTENT:
             self._alone = ops.DecodeStep(model.step_network(kv))
         self._graphs: StepGraphs | None = None
         if has_graphs:
-            self._graphs = StepGraphs(self._replayed, max_batch_size, max_batch_input_tokens)
+            self._graphs = StepGraphs(self._replayed, max_rows, max_batch_input_tokens)
+        self.team: Team | None = None  # last, so that it goes after graphs that hold collectives
 
     @torch.inference_mode()
     def launch(self, step: Step) -> Pending:
@@ -77,19 +86,22 @@ class TorchRunner:
             decodes, requests = step.num_decodes, len(step.requests)
             graphs, count = self._graphs, len(step.sampling)
             layout = graphs.layout_for(requests, decodes, step.num_tokens) if graphs else None
-            if graphs is None or layout is None:
-                layout = Layout(step.num_tokens, requests, count)
-                self._send(step, layout)
-                rows = self._sampled_rows(layout, decodes, max(step.counts))
-                logits = self.model.logits(rows) if count else rows
-            else:
-                self._send(step, layout)
-                rows = graphs.run(layout, layout.num_requests if decodes else 0)[:count]
-                logits = rows if layout.num_samples <= FEW_ROWS else self.model.logits(rows)
-            launched = Launched(self, step, layout, logits)
+            is_replayed = layout is not None
+            layout = layout or Layout(step.num_tokens, requests, count)
+            call = self._call(step, layout, count, is_replayed)
+            logits = self.compute(call)
+            launched = Launched(self, step, call.layout, logits)
             if not step.masked:
-                launched.take(*self._sample(step, layout, logits, None))
+                launched.take(*self._sample(step, call.layout, logits, None))
             return launched
+
+    @torch.inference_mode()
+    def compute(self, call: Call) -> Tensor:
+        """Start a forward pass, on all ranks; its logits [num_rows, V] or [T, V]."""
+        with self.team.working_on(call) if self.team else nullcontext(), ops.pin(self.pins):
+            if self.model.ranks is not None and call.num_samples:
+                self.model.ranks.pass_on(self._samples[: call.num_samples])
+            return self._compute(call)
 
     def masks(self, step: Step) -> memoryview:
         """Memory of the host for the masks of a step."""
@@ -105,10 +117,8 @@ class TorchRunner:
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
         """Logits after every token of a step [T, V]; samples nothing."""
-        with ops.pin(self.pins):
-            layout = Layout(step.num_tokens, len(step.requests), 0)
-            self._send(step, layout)
-            return self.model.logits(self._forward(layout, step.num_decodes, max(step.counts)))
+        layout = Layout(step.num_tokens, len(step.requests), 0)
+        return self.compute(self._call(step, layout, None, is_replayed=False))
 
     def forget(self, request: Request) -> None:
         """No later step continues the request."""
@@ -116,7 +126,9 @@ class TorchRunner:
         self._extras.leave(request)
 
     def is_alive(self) -> bool:
-        """Whether the device still works."""
+        """Whether the device, and every other rank, still works."""
+        if self.team is not None and not self.team.is_alive():
+            return False
         if self.model.device.type == "cuda":
             try:
                 torch.cuda.synchronize(self.model.device)
@@ -124,66 +136,78 @@ class TorchRunner:
                 return False
         return True
 
-    def _send(self, step: Step, layout: Layout) -> None:
-        """Copy a step's numbers and its new pages to the device."""
+    def _call(self, step: Step, layout: Layout, num_rows: int | None, is_replayed: bool) -> Call:
+        """A step's numbers and its new pages."""
         rows, fresh = self._tables.rows(step)
         for request in fresh:
             self._extras.enter(request)
+        if num_rows is not None:
+            layout = self._with_head(layout, step)
         new_pages = self._tables.new_pages(step, rows)
-        if new_pages is not None:
-            at, pages = self._pinned(new_pages).to(self.model.device, non_blocking=True)
-            self._page_tables.view(-1).index_copy_(0, at.long(), pages)
         sampling = np.fromiter(compress(rows, step.samples), np.int64, len(step.sampling))
         settings = self._tables.settings[sampling]
-        words = pack(step, rows, settings, self._tables.page_size, layout)
-        self._inbox[: len(words)].copy_(self._pinned(words), non_blocking=True)
+        call = Call(
+            layout=layout,
+            words=pack(step, rows, settings, self._tables.page_size, layout),
+            new_pages=new_pages,
+            num_decodes=step.num_decodes,
+            num_rows=num_rows,
+            most_tokens=max(step.counts),
+            is_replayed=is_replayed,
+            num_samples=self._num_fresh if max(step.input_rows, default=-1) >= 0 else 0,
+        )
+        self._num_fresh = 0
+        return call
+
+    def _compute(self, call: Call) -> Tensor:
+        self._inbox.send(call.words, call.new_pages)
+        layout, decodes = call.layout, call.num_decodes
+        if call.num_rows is None:
+            return self.model.logits(self._forward(layout, decodes, call.most_tokens))
+        if not call.is_replayed:
+            rows = self._sampled_rows(layout, decodes, call.most_tokens)
+            return self._logits(layout, rows) if call.num_rows else rows
+        assert self._graphs is not None, call
+        rows = self._graphs.run(layout, layout.num_requests if decodes else 0)[: call.num_rows]
+        return rows if _has_logits(layout) else self.model.logits(rows)
+
+    def _with_head(self, layout: Layout, step: Step) -> Layout:
+        """By way of the shadow head if it gives a step's tokens; requests were entered."""
+        has_none = self.model.shadow is None or not fits_shortlist(step)
+        if self._alone is not None and step.num_decodes == layout.num_requests == 1:
+            return layout  # its kernel has the whole head
+        if has_none or self._extras.are_wanted(step):
+            return layout
+        self.num_short_steps += 1
+        return replace(layout, is_short=True)
 
     def _replayed(self, layout: Layout, num_decodes: int) -> Tensor:
         """What graphs replay: logits of few rows, hidden states of many."""
         if self._alone is not None and layout.num_requests == num_decodes == 1:
-            return self._alone(self._inputs_of_one(layout))
+            return self._alone(self._inbox.of_one(layout, self._samples))
         hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
-        return self.model.logits(hidden) if layout.num_samples <= FEW_ROWS else hidden
+        return self._logits(layout, hidden) if _has_logits(layout) else hidden
 
-    def _inputs_of_one(self, layout: Layout) -> ops.StepInputs:
-        fields = self._fields(layout)
-        return ops.StepInputs(
-            input_id=fields["input_ids"],
-            input_row=fields["input_rows"],
-            samples=self._samples,
-            position=fields["positions"],
-            kv_len=fields["kv_lens"],
-            slot=fields["slot_mapping"],
-            window_slot=fields["window_slot_mapping"],
-            table_row=fields["table_rows"],
-            page_tables=self._page_tables,
-        )
+    def _logits(self, layout: Layout, hidden: Tensor) -> Tensor:
+        """Of the rows that sample."""
+        if not layout.is_short:
+            return self.model.logits(hidden)
+        return self.model.short_logits(hidden, self._inbox.sampling(layout, len(hidden)))
 
     def _sampled_rows(self, layout: Layout, num_decodes: int, most_tokens: int) -> Tensor:
         """Hidden states after which the step in the inbox samples, in order."""
         hidden = self._forward(layout, num_decodes, most_tokens)
         if num_decodes == layout.num_requests:
             return hidden
-        return hidden.index_select(0, self._fields(layout)["sample_index"])
+        return hidden.index_select(0, self._inbox.fields(layout)["sample_index"])
 
     def _forward(self, layout: Layout, num_decodes: int, most_tokens: int) -> Tensor:
         """Hidden states [T, H] of what lies in the inbox."""
-        fields = self._fields(layout)
-        full, sliding = (table.index_select(0, fields["table_rows"]) for table in self._page_tables)
-        meta = ops.StepMeta(
-            positions=fields["positions"],
-            cu_seqlens_q=fields["cu_seqlens_q"],
-            kv_lens=fields["kv_lens"],
-            page_table=full,
-            slot_mapping=fields["slot_mapping"],
-            window_page_table=sliding,
-            window_slot_mapping=fields["window_slot_mapping"],
-            num_decodes=num_decodes,
-            max_query_len=most_tokens if num_decodes < layout.num_requests else 0,
-        )
+        fields = self._inbox.fields(layout)
         input_rows = fields["input_rows"]
         sampled = self._samples.index_select(0, input_rows.clamp(min=0))
         token_ids = torch.where(input_rows >= 0, sampled, fields["input_ids"])
+        meta = self._inbox.meta(layout, num_decodes, most_tokens)
         return self.model.forward(token_ids, meta, self.kv)
 
     def _sample(
@@ -192,31 +216,13 @@ class TorchRunner:
         count = len(step.sampling)
         if count == 0:
             return self._samples[:0], None
-        fields = self._fields(layout)
-        sampling = ops.Sampling(
-            temperature=fields["temperature"][:count],
-            top_k=fields["top_k"][:count],
-            top_p=fields["top_p"][:count],
-            min_p=fields["min_p"][:count],
-            seed=fields["seed"][:count],
-            position=fields["position"][:count],
-        )
+        sampling = self._inbox.sampling(layout, count)
         token_ids, logprobs = self._extras.sample(step, logits, sampling, masks)
         self._samples[:count].copy_(token_ids)
+        self._num_fresh = count
         return token_ids, logprobs
 
-    def _fields(self, layout: Layout) -> dict[str, Tensor]:
-        """Views of the inbox; those of layouts that come again are kept."""
-        found = self._views.get(layout)
-        if found is None:
-            found = {name: self._inbox[a:b] for name, (a, b) in layout.spans.items()}
-            found |= {name: found[name].view(torch.float32) for name in FLOAT_FIELDS}
-            found["seed"] = found["seed"].view(torch.int64)
-            if len(self._views) >= MOST_VIEWS:
-                self._views.clear()
-            self._views[layout] = found
-        return found
 
-    def _pinned(self, words: Words) -> Tensor:
-        tensor = torch.from_numpy(words)
-        return tensor.pin_memory() if self.model.device.type == "cuda" else tensor
+def _has_logits(layout: Layout) -> bool:
+    """Whether its graph holds the head too."""
+    return layout.is_short or layout.num_samples <= FEW_ROWS

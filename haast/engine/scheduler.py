@@ -3,6 +3,7 @@
 from bisect import insort
 from collections.abc import Callable
 
+from haast.engine.drafts import Drafter
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
 from haast.engine.request import Request, Status
@@ -20,9 +21,16 @@ class Scheduler:
 
     num_leaving  ended requests that still hold pages until a launched step has run
     forget       called when a request leaves the running ones, before the next step
+    drafter      adds guesses to the decodes; None = nobody does
     """
 
-    def __init__(self, kv: KVPages, limits: Limits, forget: Callable[[Request], None]) -> None:
+    def __init__(
+        self,
+        kv: KVPages,
+        limits: Limits,
+        forget: Callable[[Request], None],
+        drafter: Drafter | None,
+    ) -> None:
         self.kv = kv
         self.limits = limits
         self.waiting = WaitingQueue()
@@ -30,6 +38,7 @@ class Scheduler:
         self.decoding: list[Request] = []
         self.num_leaving = 0
         self.num_preemptions = 0
+        self.drafter = drafter
         self._forget = forget
         self._chunked: list[Request] = []
         """those with a chunk in the last step"""
@@ -68,7 +77,7 @@ class Scheduler:
         request.status = Status.ENDED
         if request.siblings:
             self.kv.prefixes.register(request)
-            self.waiting.unpark(request, request.finish_reason != "error" and _has_prompt(request))
+            self.waiting.unpark(request, request.finish_reason != "error" and request.has_prompt)
 
     def _fill(self) -> Step:
         step = Step()
@@ -86,11 +95,11 @@ class Scheduler:
         """One token of every request that may go on; this loop is the host's cost of a step."""
         requests, starts = step.requests, step.starts
         input_ids, input_rows = step.input_ids, step.input_rows
-        row = 0
+        drafter, row = self.drafter, 0
         # A preemption in the loop removes requests from the end of the list: none before this one.
         for request in self.decoding:
             position = request.num_computed
-            if position == request.last_position:
+            if position == request.last_position or request.num_in_flight > 1:
                 continue
             if position >= request.next_event and not self._has_page(request, position):
                 continue
@@ -106,8 +115,12 @@ class Scheduler:
             request.num_computed = position + 1
             request.sample_row = row
             row += 1
+            if drafter is not None and request.drafts is not None:
+                row += drafter.add_rows(step, request, position, len(self.decoding))
         step.counts, step.samples = [1] * row, [True] * row
         step.sampling, step.num_tokens = requests[:], row
+        if drafter is not None:
+            drafter.end_step(step, len(self.decoding))
 
     def _has_page(self, request: Request, position: int) -> bool:
         """See to the page of a position, at the cost of others that come later in order."""
@@ -220,7 +233,7 @@ class Scheduler:
         """Let others find the pages that the last step's chunks filled."""
         for request in self._chunked:
             self.kv.prefixes.register(request)
-            if request.siblings and _has_prompt(request):
+            if request.siblings and request.has_prompt:
                 self.waiting.unpark(request, has_prompt=True)
         self._chunked.clear()
 
@@ -231,7 +244,3 @@ class Scheduler:
             f"on with {full.num_available} of {full.num_pages} full pages and "
             f"{sliding.num_available} of {sliding.num_pages} sliding pages available"
         )
-
-
-def _has_prompt(request: Request) -> bool:
-    return request.num_computed >= len(request.prompt_ids)

@@ -19,6 +19,9 @@ class Step:
     input_rows  where it is then found among that step's samples, else -1
     sampling    requests of the rows that sample, in order; a StepResult is parallel to it
     masked      rows of `sampling` that a mask constrains, in order
+    drafts      (row, count): so many decodes after this one are of the same request, at the
+                positions after it, and their tokens are guesses; see `haast.engine.drafts`
+    is_awaited  whether it is committed before the next one is scheduled, for the sake of `drafts`
     leaving     ended requests whose pages are held until this step has run
 
     The runner copies what it needs in `launch`: a request's page lists and output change with later
@@ -28,8 +31,10 @@ class Step:
 
     __slots__ = (
         "counts",
+        "drafts",
         "input_ids",
         "input_rows",
+        "is_awaited",
         "leaving",
         "masked",
         "num_tokens",
@@ -48,6 +53,8 @@ class Step:
         self.input_rows: list[int] = []
         self.sampling: list[Request] = []
         self.masked: list[int] = []
+        self.drafts: list[tuple[int, int]] = []
+        self.is_awaited = False
         self.leaving: list[Request] = []
         self.num_tokens = 0
 
@@ -99,7 +106,11 @@ class Runner(Protocol):
     """Computes steps in the order in which they are launched.
 
     Until a request has min_tokens tokens its `end_ids` must not be sampled.
+
+    num_short_steps  steps whose logits came by way of a shadow head
     """
+
+    num_short_steps: int
 
     def launch(self, step: Step) -> Pending:
         """Start a step without waiting for it or for an earlier one.

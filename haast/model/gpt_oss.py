@@ -8,21 +8,35 @@ from haast import ops
 from haast.config import ModelConfig
 from haast.model.kv_cache import KVCache
 from haast.model.parameters import LayerParameters, Parameters
+from haast.parallel.collectives import Ranks
 
 
 class GptOss:
     """A gpt-oss network with its parameters.
 
     Knows no kernels: which implementation of each op runs is `haast.ops.pin`'s business.
+
+    config      of what is computed here: a share's own if the network is on several ranks
+    parameters  of that
+    max_length  positions that there may be
+    ranks       those that compute the network together; None = this process alone does
     """
 
-    def __init__(self, config: ModelConfig, parameters: Parameters, max_length: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        parameters: Parameters,
+        max_length: int,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.config = config
+        self.ranks = ranks
         self.parameters = parameters
         self.device = parameters.embedding.device
         self.dtype = parameters.embedding.dtype
         cos, sin = ops.rope_tables(config.rope, config.head_dim, max_length)
         self.rope_tables = (cos.to(self.device), sin.to(self.device))
+        self.shadow: ops.ShadowHead | None = None
 
     def forward(self, token_ids: Tensor, meta: ops.StepMeta, kv: KVCache) -> Tensor:
         """Run the new tokens of one step; their keys and values are added to the cache.
@@ -33,18 +47,29 @@ class GptOss:
         returns    [T, H], normalised hidden states for `logits`
         """
         layers, eps = self.parameters.layers, self.config.rms_norm_eps
+        add_rms_norm = ops.add_rms_norm if self.ranks is None else self.ranks.add_rms_norm
         after = [*(layer.attn_norm for layer in layers[1:]), self.parameters.norm]
         x = self.parameters.embedding[token_ids]
         normed = ops.rms_norm(x, layers[0].attn_norm, eps)
         for index, (layer, next_norm) in enumerate(zip(layers, after, strict=True)):
             delta = self._attention(normed, index, layer, meta, kv)
-            x, normed = ops.add_rms_norm(x, delta, layer.mlp_norm, eps)
-            x, normed = ops.add_rms_norm(x, self._experts(normed, layer), next_norm, eps)
+            x, normed = add_rms_norm(x, delta, layer.mlp_norm, eps)
+            x, normed = add_rms_norm(x, self._experts(normed, layer), next_norm, eps)
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
-        return ops.linear(hidden, self.parameters.lm_head, None)
+        scores = ops.linear(hidden, self.parameters.lm_head, None)
+        return scores if self.ranks is None else self.ranks.gather(scores)
+
+    def cast_shadow(self) -> None:
+        """Make the shadow head that `short_logits` needs."""
+        self.shadow = ops.shadow_of(self.parameters.lm_head)
+
+    def short_logits(self, hidden: Tensor, sampling: ops.Sampling) -> Tensor:
+        """The same as `logits`, or -inf where a token cannot be sampled."""
+        assert self.shadow is not None
+        return ops.shortlist(hidden, self.parameters.lm_head, self.shadow, sampling)
 
     def step_network(self, kv: KVCache) -> ops.StepNetwork:
         """What `ops.DecodeStep` computes steps of."""

@@ -13,9 +13,11 @@ from torch import Tensor
 from haast.config import Encoding, ModelConfig
 from haast.model.layouts import EXPERT_ROLES, role_axes
 from haast.model.parameters import EXPERT_LAYOUTS, Parameters
+from haast.model.shares import part_of
 from haast.model.weights import assemble
 from haast.mxfp4 import GROUP, Mxfp4Weight, dequantize
 from haast.ops import ExpertWeights
+from haast.parallel.share import Share
 
 CHUNK = 1 << 24
 """Elements drawn in fp32 at a time"""
@@ -36,6 +38,7 @@ def random_parameters(
     seed: int = 0,
     *,
     is_swizzled: bool = False,
+    share: Share | None = None,
 ) -> Parameters:
     """Parameters of a network that was never trained, made on the device itself.
 
@@ -43,10 +46,12 @@ def random_parameters(
     by `make_checkpoint` from that seed on the same kind of device.
 
     is_swizzled  hold MXFP4 experts in the order that kernels read
+    share        what to keep of them, of `config`; None = everything
     """
+    kept = share or Share(config, size=1, rank=0)
 
     def make(role: str, layer: int | None) -> ExpertWeights:
-        weight = random_weight(config, role, layer, seed, device)
+        weight = part_of(random_weight(config, role, layer, seed, device), role, kept)
         if isinstance(weight, Tensor):
             return weight
         if encoding == "bfloat16":

@@ -20,7 +20,8 @@ class Architecture:
     """A network that can be loaded.
 
     name   as in the checkpoint's config.json, `architectures`
-    model  GptOss or a subclass, called with (config, parameters, max_length)
+    model  GptOss or a subclass, called with (config, parameters, max_length), and with the ranks
+           besides if there are several; the former two are then of this rank's share
     """
 
     name: str

@@ -11,7 +11,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,8 @@ from haast.model.layouts import ITEM_SIZES, TensorSpec
 
 LENGTH_BYTES = 8
 ALIGNMENT = 8
+DISK_PAGE = 4096
+SCRATCH_BYTES = 4 << 20
 _LFS_POINTER = b"version "
 
 
@@ -32,7 +35,7 @@ class CheckpointError(HaastError):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where the bytes of a tensor are."""
+    """Where the bytes of a tensor are: together, or in pieces of one size at one distance."""
 
     name: str
     file: Path
@@ -41,12 +44,45 @@ class StoredTensor:
     offset: int
     """bytes from the start of the file"""
     nbytes: int
+    """its own, without what lies between pieces"""
+    piece: int = 0
+    """bytes of a piece; 0 = all are together"""
+    pitch: int = 0
+    """bytes from one piece to the next"""
 
     def __getitem__(self, index: int) -> "StoredTensor":
         """One slice along the first axis; its name stays that of the whole."""
         nbytes = self.nbytes // self.shape[0]
-        offset = self.offset + index * nbytes
-        return StoredTensor(self.name, self.file, self.dtype, self.shape[1:], offset, nbytes)
+        if self.piece > nbytes:  # the pieces were cut along the first axis
+            raise IndexError(f"tensor '{self.name}' lies in pieces of several slices")
+        step = nbytes // self.piece * self.pitch if self.piece else nbytes
+        offset = self.offset + index * step
+        return replace(self, shape=self.shape[1:], offset=offset, nbytes=nbytes)
+
+    def cut(self, axis: int, start: int, stop: int) -> "StoredTensor":
+        """Entries start..stop of one axis of a tensor whose bytes are together."""
+        assert not self.piece and 0 <= start <= stop <= self.shape[axis], (self, axis, start, stop)
+        row = self.nbytes // math.prod(self.shape[: axis + 1])
+        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
+        return replace(
+            self,
+            shape=shape,
+            offset=self.offset + start * row,
+            nbytes=self.nbytes // self.shape[axis] * (stop - start),
+            piece=(stop - start) * row if axis else 0,
+            pitch=self.shape[axis] * row if axis else 0,
+        )
+
+    def spans(self, start: int, count: int) -> Iterator[tuple[int, int]]:
+        """Where in the file `count` of its bytes from `start` on lie: (offset, bytes) each."""
+        if not self.piece:
+            yield self.offset + start, count
+            return
+        while count:
+            index, within = divmod(start, self.piece)
+            some = min(count, self.piece - within)
+            yield self.offset + index * self.pitch + within, some
+            start, count = start + some, count - some
 
 
 def read_header(file: Path) -> list[StoredTensor]:
@@ -133,18 +169,43 @@ def _check_ranges(file: Path, tensors: list[StoredTensor], start: int) -> None:
 def read_bytes(stored: StoredTensor, start: int, out: Tensor) -> None:
     """Fill `out`, contiguous and in host memory, with the tensor's bytes from `start` on.
 
+    What lies between pieces is not read, unless they are smaller than the pages that a disk gives
+    anyway: then it takes fewer calls to read all and keep the pieces.
     Raises CheckpointError if the file ends early or cannot be read.
     """
-    view = memory_of(out)
     try:
         with stored.file.open("rb", buffering=0) as stream:
-            while view:
-                done = os.preadv(stream.fileno(), [view], stored.offset + start)
-                if done == 0:
-                    raise CheckpointError(f"{stored.file}: truncated in tensor '{stored.name}'")
-                view, start = view[done:], start + done
+            if 0 < stored.piece < DISK_PAGE:
+                _read_narrow(stream, stored, start, out.view(torch.uint8).flatten())
+                return
+            view = memory_of(out)
+            for offset, count in stored.spans(start, len(view)):
+                _read(stream, stored, offset, view[:count])
+                view = view[count:]
     except OSError as error:
         raise CheckpointError(f"{stored.file}: cannot be read ({error.strerror})") from None
+
+
+def _read_narrow(stream: FileIO, stored: StoredTensor, start: int, out: Tensor) -> None:
+    """Bytes [N] uint8 of narrow pieces: some megabytes of the file at a time."""
+    piece, pitch = stored.piece, stored.pitch
+    while len(out):
+        first, within = divmod(start, piece)
+        count = min(-(-(within + len(out)) // piece), max(1, SCRATCH_BYTES // pitch))
+        lines = torch.empty(count, pitch, dtype=torch.uint8)
+        own = memory_of(lines)[: (count - 1) * pitch + piece]
+        _read(stream, stored, stored.offset + first * pitch, own)
+        found = lines[:, :piece].flatten()[within:][: len(out)]
+        out[: len(found)] = found
+        out, start = out[len(found) :], start + len(found)
+
+
+def _read(stream: FileIO, stored: StoredTensor, offset: int, view: memoryview) -> None:
+    while view:
+        done = os.preadv(stream.fileno(), [view], offset)
+        if done == 0:
+            raise CheckpointError(f"{stored.file}: truncated in tensor '{stored.name}'")
+        view, offset = view[done:], offset + done
 
 
 def write_file(

@@ -1,6 +1,8 @@
 """Checkpoint -> Parameters, streamed one tensor or one expert at a time; MXFP4 bytes stay bytes."""
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
 
@@ -12,13 +14,18 @@ from haast.model.checkpoint import Checkpoint, CheckpointError
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, Source
 from haast.model.parameters import EXPERT_LAYOUTS, LayerParameters, Parameters
 from haast.model.safetensors_file import StoredTensor, read_bytes
+from haast.model.shares import stored_parts
 from haast.mxfp4 import GROUP, MAX_ELEMENT, MAX_SCALE, SCALE_NAN, Mxfp4Weight, dequantize, to_grid
 from haast.ops import ExpertWeights
+from haast.parallel.share import Share
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 STAGING_BYTES = 64 << 20
+READERS = 8
+LEAST_PART = 4 << 20
+"""Bytes that are worth a thread"""
 BY_MXFP4 = f"MXFP4 cannot hold exactly within its group of {GROUP}"
 BY_KERNELS = f"is beyond the largest magnitude that GPU kernels take, {MAX_ELEMENT:g}"
 USE_BFLOAT16 = "load it with --quantization-encoding bfloat16"
@@ -39,13 +46,15 @@ def load_parameters(
     progress: Progress | None = None,
     *,
     is_swizzled: bool = False,
+    share: Share | None = None,
 ) -> Parameters:
     """Read the weights onto a device.
 
     encoding     of the experts: mxfp4 keeps published bytes as they are and converts bf16 experts
                  if every element survives; bfloat16 dequantises, which is exact
-    progress     called after each tensor or expert; the total is checkpoint.nbytes
+    progress     called after each tensor or expert; the total is that of the share
     is_swizzled  hold MXFP4 experts in the order that kernels read
+    share        what to read of them; None = everything, checkpoint.nbytes
 
     Everything is copied: no parameter aliases a file. Host memory beyond the parameters stays
     below 24 bytes times the elements of one expert's largest matrix (0.4 GB for gpt-oss, needed
@@ -56,8 +65,9 @@ def load_parameters(
     Raises CheckpointError for a scale byte of 255 (above 128 if swizzled), an expert element that
     MXFP4 cannot hold, or a file that changed since it was opened.
     """
-    loader = _Loader(checkpoint, encoding, device, progress, is_swizzled)
     config = checkpoint.config
+    share = share or Share(config, size=1, rank=0)
+    loader = _Loader(checkpoint, encoding, device, progress, is_swizzled, share)
     sources = {(s.role, s.layer): s for s in checkpoint.layout.sources(config)}
     return assemble(config.num_layers, lambda role, layer: loader.parameter(sources[role, layer]))
 
@@ -84,11 +94,15 @@ class _Loader:
         device: torch.device,
         progress: Progress | None,
         is_swizzled: bool,
+        share: Share,
     ) -> None:
         self.tensors = checkpoint.tensors
+        self.share = share
         self.device = device
         self.progress = progress or (lambda done, total: None)
-        self.total = checkpoint.nbytes
+        sources = checkpoint.layout.sources(checkpoint.config)
+        read = (source for source in sources if not share.is_zero(source.role))
+        self.total = sum(part.nbytes for source in read for part in self._parts(source))
         self.done = 0
         self.is_swizzled = is_swizzled
         self.max_scale = MAX_SCALE if is_swizzled else SCALE_NAN - 1
@@ -109,23 +123,29 @@ class _Loader:
             return weight.swizzled(EXPERT_LAYOUTS[source.role])
         return weight
 
+    def _parts(self, source: Source) -> list[StoredTensor]:
+        """What this rank has of a source's tensors."""
+        return stored_parts(source, self.tensors, self.share)
+
     def _dense(self, source: Source) -> Tensor:
         """Tensors stacked by rows."""
-        parts = [self.tensors[spec.name] for spec in source.tensors]
+        parts = self._parts(source)
         rows = [part.shape[0] for part in parts]
         out = self._empty((sum(rows), *parts[0].shape[1:]), torch.bfloat16)
+        if self.share.is_zero(source.role):
+            return out.zero_()
         for part, place in zip(parts, torch.split(out, rows), strict=True):
             self._fill(place, part)
         return out
 
     def _same_bytes(self, source: Source) -> Mxfp4Weight:
-        blocks, scales = (self.tensors[spec.name] for spec in source.tensors)
+        blocks, scales = self._parts(source)
         weight = Mxfp4Weight(values=self._read(blocks).flatten(-2), scales=self._read(scales))
         _check_scales(weight.scales, scales, [], self.max_scale)
         return weight
 
     def _dequantized(self, source: Source) -> Tensor:
-        blocks, scales = (self.tensors[spec.name] for spec in source.tensors)
+        blocks, scales = self._parts(source)
         num_experts, n, num_groups = scales.shape
         out = self._empty((num_experts, n, num_groups * GROUP), torch.bfloat16)
         for expert in range(num_experts):
@@ -135,7 +155,7 @@ class _Loader:
         return out
 
     def _transposed(self, source: Source) -> Tensor:
-        stored = self.tensors[source.tensors[0].name]
+        (stored,) = self._parts(source)
         num_experts, k, n = stored.shape
         out = self._empty((num_experts, n, k), torch.bfloat16)
         for expert in range(num_experts):
@@ -143,7 +163,7 @@ class _Loader:
         return out
 
     def _converted(self, source: Source) -> Mxfp4Weight:
-        stored = self.tensors[source.tensors[0].name]
+        (stored,) = self._parts(source)
         num_experts, k, n = stored.shape
         weight = Mxfp4Weight(
             values=self._empty((num_experts, n, k // 2), torch.uint8),
@@ -169,16 +189,31 @@ class _Loader:
 
     def _fill(self, out: Tensor, stored: StoredTensor) -> None:
         """Stored bytes into a contiguous tensor, by way of the staging buffer for a GPU."""
+        place = out.view(torch.uint8).flatten()
         if self.staging is None:
-            read_bytes(stored, 0, out)
+            read_in_parts(stored, 0, place)
         else:
-            place = out.view(torch.uint8).flatten()
             for start in range(0, stored.nbytes, len(self.staging)):
                 chunk = self.staging[: stored.nbytes - start]
-                read_bytes(stored, start, chunk)
+                read_in_parts(stored, start, chunk)
                 place[start : start + len(chunk)].copy_(chunk)
         self.done += stored.nbytes
         self.progress(self.done, self.total)
+
+
+def read_in_parts(stored: StoredTensor, start: int, out: Tensor) -> None:
+    """Fill `out`, uint8 in host memory, with the tensor's bytes from `start` on.
+
+    Threads share a large one: copying out of the page cache is what takes the time.
+    """
+    size = max(LEAST_PART, -(-len(out) // READERS))
+    if len(out) <= size:
+        read_bytes(stored, start, out)
+        return
+    with ThreadPoolExecutor(READERS) as readers:
+        begins = range(0, len(out), size)
+        read = lambda begin: read_bytes(stored, start + begin, out[begin : begin + size])
+        deque(readers.map(read, begins), maxlen=0)
 
 
 def _staging_buffer(device: torch.device) -> Tensor | None:

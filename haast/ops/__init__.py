@@ -21,6 +21,7 @@ from haast.ops.rms_norm import add_rms_norm, rms_norm
 from haast.ops.rope import rope_tables
 from haast.ops.rope_kv_write import rope_kv_write
 from haast.ops.sample import Sampling, logprobs, sample
+from haast.ops.shortlist import ShadowHead, shadow_of, shortlist
 
 MODEL_OPS: tuple[Op[Any, Any], ...] = (
     rms_norm,
@@ -35,8 +36,8 @@ MODEL_OPS: tuple[Op[Any, Any], ...] = (
     sample,
     count_tokens,
 )
-"""What generating runs"""
-OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, grouped_matmul)
+"""What generating runs; `shortlist` too, in place of `linear`, for whom a shadow head is made"""
+OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, shortlist, grouped_matmul)
 """All of them"""
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Penalties",
     "Routing",
     "Sampling",
+    "ShadowHead",
     "StepInputs",
     "StepLayer",
     "StepMeta",
@@ -75,5 +77,7 @@ __all__ = [
     "rope_tables",
     "route",
     "sample",
+    "shadow_of",
+    "shortlist",
     "why_no_kernels",
 ]

@@ -21,6 +21,7 @@ from haast.serve.messages import (
     EngineDownError,
     EngineInfo,
     EngineStats,
+    Found,
     Progress,
     Ready,
     Refused,
@@ -82,10 +83,10 @@ class EngineClient:
         """Whether the model is loaded and calls are taken."""
         return self._down_because is None
 
-    async def start(self, progress: Callable[[int, int], None] | None = None) -> None:
+    async def start(self, hear: Callable[[Found | Progress], None] = lambda message: None) -> None:
         """Load the model in a new process; also after the last one died.
 
-        progress  called with bytes loaded and bytes in all
+        hear  called with what the process tells while it loads
         Raises HaastError for wishes and files that the user can mend, EngineDownError if the
         process ends.
         """
@@ -97,7 +98,7 @@ class EngineClient:
         ready = asyncio.get_running_loop().create_future()
         is_loading = lambda: "" if ready.done() else "the model is loading"
         work = (
-            self._read(child, ready, progress),
+            self._read(child, ready, hear),
             self._watch_end(child),
             self._watch_hang(child, self._is_answering, self.hang_s),
             self._watch_hang(child, is_loading, LOADING_IS_SLOWER * self.hang_s),
@@ -201,7 +202,7 @@ class EngineClient:
         self,
         child: Child,
         ready: "asyncio.Future[EngineInfo]",
-        progress: Callable[[int, int], None] | None,
+        hear: Callable[[Found | Progress], None],
     ) -> None:
         while True:
             match await child.receive():
@@ -212,9 +213,8 @@ class EngineClient:
                         self._has_token.set()
                 case Refused() as refused:
                     self._calls.refuse(refused)
-                case Progress(done, total):
-                    if progress is not None:
-                        progress(done, total)
+                case (Found() | Progress()) as message:
+                    hear(message)
                 case Ready(info):
                     ready.set_result(info)
                 case Unloadable(message):

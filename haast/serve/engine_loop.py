@@ -9,6 +9,7 @@ from time import monotonic
 import msgspec
 import zmq
 
+from haast.engine.drafts import DraftCounts
 from haast.engine.engine import Engine, EngineDeadError, Output
 from haast.engine.request import QueueFullError, Request, RequestError
 from haast.serve.compiling import Compiling
@@ -226,6 +227,7 @@ class EngineLoop:
 
     def _stats(self) -> EngineStats:
         scheduler, full = self.engine.scheduler, self.engine.kv.full
+        drafts = self.engine.drafter.counts if self.engine.drafter else DraftCounts()
         return EngineStats(
             num_running=scheduler.num_running,
             num_waiting=len(scheduler.waiting) + self._compiling.num_answers,
@@ -234,6 +236,11 @@ class EngineLoop:
             prefix_hits=self._prefix_hits,
             num_preemptions=scheduler.num_preemptions,
             steps=self._num_steps,
+            short_steps=self.engine.runner.num_short_steps,
+            num_drafts=drafts.drafts,
+            num_draft_tokens=drafts.tokens,
+            num_accepted_tokens=drafts.accepted,
+            accepted_per_position=tuple(drafts.per_position),
         )
 
     def _collect_garbage(self) -> None:

@@ -17,27 +17,42 @@ import msgspec
 
 from haast.config import EngineConfig
 from haast.engine.engine import Engine, EngineDeadError
+from haast.engine.wake import wake
 from haast.errors import HaastError
 from haast.serve.engine_loop import Channel, EngineLoop
-from haast.serve.messages import EngineInfo, Progress, Ready, Start, Unloadable, to_plain
+from haast.serve.messages import (
+    EngineInfo,
+    Found,
+    FromEngine,
+    Progress,
+    Ready,
+    Start,
+    Unloadable,
+    to_plain,
+)
 
-Tell = Callable[[int, int], None]
+Tell = Callable[[FromEngine], None]
 Loader = Callable[[EngineConfig, Tell], tuple[Engine, EngineInfo]]
 
 
-def load_engine(config: EngineConfig, progress: Tell) -> tuple[Engine, EngineInfo]:
+def load_engine(config: EngineConfig, tell: Tell) -> tuple[Engine, EngineInfo]:
     """As `haast.llm.LLM` does. Raises HaastError, in one line, for what the user can mend."""
+    wake(config.devices)
     from haast.engine.load import load, prepare  # torch, for whom tests do not wait
     from haast.grammars import LlGrammars
     from haast.harmony import Tokenizer
 
     started = perf_counter()
+    progress = lambda done, total: tell(Progress(done, total))
     prepared = prepare(config)
+    tell(Found(str(prepared.tokenizer)))
     plan = prepared.plan
     tokenizer = Tokenizer(prepared.tokenizer)
     grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
-    engine = load(prepared, tokenizer.stop_ids, progress, grammars).engine
-    return engine, EngineInfo(
+    loaded = load(prepared, tokenizer.stop_ids, progress, grammars)
+    if loaded.runner.team is not None:
+        loaded.runner.team.when_failed(_leave_with_rank)
+    return loaded.engine, EngineInfo(
         model_path=str(plan.model_path),
         found=prepared.found,
         tokenizer=str(prepared.tokenizer),
@@ -69,7 +84,7 @@ def _serve(channel: Channel, load: Loader) -> int:
     (start,) = channel.receive(None)
     assert isinstance(start, Start), start
     try:
-        engine, info = load(start.config, lambda done, all: channel.send(Progress(done, all)))
+        engine, info = load(start.config, channel.send)
     except HaastError as error:
         channel.send(Unloadable(str(error)))
         return 2
@@ -79,6 +94,12 @@ def _serve(channel: Channel, load: Loader) -> int:
     except EngineDeadError as error:
         print(error, file=sys.stderr, flush=True)
     return 1
+
+
+def _leave_with_rank(reason: str) -> None:
+    """An idle engine would notice with the next request only, one that waits for a GPU never."""
+    print(f"haast: {reason}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _leave_with_parent(folder: Path) -> None:

@@ -74,7 +74,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     kv_usage        share of the KV cache that requests hold, in [0, 1]
     prefix_queries  prompt tokens of the requests that were admitted
     prefix_hits     those of them whose keys and values were cached
+    short_steps     steps whose logits came by way of a shadow head
     dead_because    why there is no engine, yet or any more
+    num_drafts, num_draft_tokens, num_accepted_tokens, accepted_per_position
+                    of guesses, see `haast.engine.drafts.DraftCounts`
     """
 
     num_running: int = 0
@@ -84,7 +87,12 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     prefix_hits: int = 0
     num_preemptions: int = 0
     steps: int = 0
+    short_steps: int = 0
     dead_because: str | None = None
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    accepted_per_position: tuple[int, ...] = ()
 
 
 class Start(msgspec.Struct, tag=True, array_like=True):
@@ -118,6 +126,12 @@ class Progress(msgspec.Struct, tag=True, array_like=True):
 
     done: int
     total: int
+
+
+class Found(msgspec.Struct, tag=True, array_like=True):
+    """The model is there and its loading begins; where its tokenizer is."""
+
+    tokenizer: str
 
 
 class Ready(msgspec.Struct, tag=True, array_like=True):
@@ -167,7 +181,7 @@ class Dead(msgspec.Struct, tag=True, array_like=True):
 
 
 ToEngine = Start | Submit | Cancel
-FromEngine = Progress | Ready | Unloadable | Refused | Stepped | Dead
+FromEngine = Found | Progress | Ready | Unloadable | Refused | Stepped | Dead
 
 
 def to_plain(value: Any) -> Any:

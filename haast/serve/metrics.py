@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from haast.serve.client import EngineClient
 from haast.serve.histogram import Histogram
+from haast.serve.messages import EngineStats
 
 _LABELS = ("model_name", "engine")
 _MS = 1e-3
@@ -62,10 +63,10 @@ class Metrics:
 class Exposition(Collector):
     """Metrics in Prometheus' text format."""
 
-    def __init__(self, metrics: Metrics, client: EngineClient, model: str) -> None:
+    def __init__(self, metrics: Metrics, client: EngineClient, model: str, engine: str) -> None:
         self._metrics = metrics
         self._client = client
-        self._values = (model, "0")
+        self._values = (model, engine)
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -104,9 +105,28 @@ class Exposition(Collector):
         yield self._counter("prefix_cache_queries", "Prompt tokens looked up.", queries)
         yield self._counter("prefix_cache_hits", "Prompt tokens found cached.", hits)
         yield self._counter("num_preemptions", "Requests put back to wait.", stats.num_preemptions)
+        text = "Steps of the engine."
+        yield self._counter("engine_steps", text, stats.steps, "haast")
+        text = "Steps whose tokens a shadow of the head found."
+        yield self._counter("shortlisted_steps", text, stats.short_steps, "haast")
+        yield from self._of_guesses(stats)
         config = InfoMetricFamily("vllm:cache_config", "The KV cache.", labels=_LABELS)
         config.add_metric(self._values, {"num_tokens": str(self._client.info.kv_tokens)})
         yield config
+
+    def _of_guesses(self, stats: EngineStats) -> Iterator[Metric]:
+        """Only of a server that guesses."""
+        if not stats.accepted_per_position:
+            return
+        for name, text, value in (
+            ("num_drafts", "Times that next tokens were guessed.", stats.num_drafts),
+            ("num_draft_tokens", "Guessed tokens.", stats.num_draft_tokens),
+            ("num_accepted_tokens", "Guessed tokens that were right.", stats.num_accepted_tokens),
+        ):
+            yield self._counter(f"spec_decode_{name}", text, value)
+        name = "vllm:spec_decode_num_accepted_tokens_per_pos"
+        counts = {str(place): n for place, n in enumerate(stats.accepted_per_position)}
+        yield self._by(name, "Guesses at a place that were right.", "position", counts)
 
     def _gauge(self, name: str, text: str, value: float, prefix: str = "vllm") -> Metric:
         family = GaugeMetricFamily(f"{prefix}:{name}", text, labels=_LABELS)
@@ -118,7 +138,7 @@ class Exposition(Collector):
         family.add_metric(self._values, value)
         return family
 
-    def _by(self, name: str, text: str, label: str, counts: Counter[str]) -> Metric:
+    def _by(self, name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
         family = CounterMetricFamily(name, text, labels=(*_LABELS, label))
         for key, count in sorted(counts.items()):
             family.add_metric((*self._values, key), count)

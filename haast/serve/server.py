@@ -21,6 +21,7 @@ from haast.serve.connection import KEEP_ALIVE_S, Connection, raise_file_limit
 from haast.serve.gate import Gate
 from haast.serve.keeper import keep
 from haast.serve.service import Service, Settings, make_service
+from haast.serve.vocabulary import while_loading
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def run(
         async def serve() -> int:
             signals = _signals()
             try:
-                if not await _unless(signals, client.start(progress)):
+                if not await _unless(signals, client.start(while_loading(progress))):
                     return 0
                 service = make_service(client, settings, chat_template)
                 server = Server(make_app(service), None, lambda: on_ready(client.info))

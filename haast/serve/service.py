@@ -12,6 +12,7 @@ from haast.serve.errors import ApiError
 from haast.serve.gate import Gate
 from haast.serve.metrics import Exposition, Metrics
 from haast.serve.responses_api.store import ResponseStore
+from haast.serve.vocabulary import tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,16 @@ class Service:
 
 
 def make_service(
-    client: EngineClient, settings: Settings, chat_template: Path | None = None
+    client: EngineClient,
+    settings: Settings,
+    chat_template: Path | None = None,
+    name: str = "0",
 ) -> Service:
-    """The service of an engine that has started. Raises TokenizerError, TemplateError."""
-    tokenizer = Tokenizer(client.info.tokenizer)
+    """The service of an engine that has started. Raises TokenizerError, TemplateError.
+
+    name  tells the metrics of this engine from those of others
+    """
+    tokenizer = tokenizer_of(client.info.tokenizer)
     template = None if chat_template is None else ChatTemplate(chat_template, tokenizer)
     metrics = Metrics()
     return Service(
@@ -98,6 +105,6 @@ def make_service(
         tokenizer=tokenizer,
         prompts=PromptBuilder(tokenizer, template),
         metrics=metrics,
-        exposition=Exposition(metrics, client, settings.models[0]),
+        exposition=Exposition(metrics, client, settings.models[0], name),
         responses=ResponseStore(settings.response_store_mib << 20),
     )

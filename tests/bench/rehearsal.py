@@ -43,7 +43,7 @@ def rehearse(monkeypatch):
         }
         return timings, Card("580", 1980.0, 2619.0, 55.0, 600.0)
 
-    for module in ("moe", "grouped", "attention", "ops"):
+    for module in ("moe", "grouped", "attention", "ops", "head"):
         monkeypatch.setattr(f"haast.bench.{module}.time_together", time_together)
         monkeypatch.setattr(f"haast.bench.{module}.hopper", lambda: torch.device("cpu"))
     monkeypatch.setattr("haast.bench.machine.hopper", lambda: torch.device("cpu"))

@@ -16,6 +16,7 @@ from haast.bench.rooflines import (
     measure_ceilings,
 )
 from haast.bench.timing import Timing
+from haast.ops import shadow_of
 
 CONFIG = read_config("gpt-oss-20b")
 SMALL = replace(CONFIG, hidden_size=64, intermediate_size=96, num_experts=6, num_active_experts=2)
@@ -75,6 +76,9 @@ def test_op_work_reads_sizes_from_arguments():
     logits = torch.empty(3, 6, dtype=torch.bfloat16)
     x, weight = torch.zeros(5, 64, dtype=torch.bfloat16), torch.zeros(7, 64, dtype=torch.bfloat16)
     assert op_work("linear", SMALL, (x, weight, None)) == Work(2 * (12 * 64 + 35), 2 * 5 * 7 * 64)
+    shadow = shadow_of(weight)
+    work = Work(2 * 5 * (64 + 7) + shadow.nbytes, 2 * 5 * 7 * 64)
+    assert op_work("shortlist", SMALL, (x, weight, shadow, None)) == work
     assert op_work("route", SMALL, (logits, 2)) == Work(36 + 4 * (4 * 6 + 7), 0)
 
 

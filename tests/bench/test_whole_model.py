@@ -89,7 +89,16 @@ def test_decode(subject):
         assert row["floor_us"] == decode_work(
             subject.config, row["batch"], 9, row["experts"]
         ).floor_us(CEILINGS)
-        assert len(decode.row_line(row)) == len(decode.HEADING)
+        usual = row | {"step_us": 1e3, "ttft_s": 0.1, "host_us": 90.0}  # of a machine less busy
+        assert len(decode.row_line(usual)) == len(decode.HEADING)
+
+
+def test_decode_tells_what_the_shadow_head_did(subject):
+    """References count no rows. A prompt, then steps of one token."""
+    subject.loaded.model.cast_shadow()
+    subject.loaded.runner.pins = {**subject.loaded.runner.pins, "shortlist": "reference"}
+    (row,) = decode.measure(subject, (2,), 5, 8, CEILINGS)
+    assert (row["short_steps"], row["rows_a_short_step"]) == (8, 0.0)
 
 
 def test_prefill(subject, monkeypatch):
@@ -109,7 +118,7 @@ def test_throughput_loses_nothing(subject):
     json.dumps(row)
 
 
-@pytest.mark.parametrize("name", ["decode", "prefill", "throughput"])
+@pytest.mark.parametrize("name", ["decode", "prefill", "throughput", "guesses"])
 def test_without_a_hopper_gpu(name):
     from click.testing import CliRunner
 

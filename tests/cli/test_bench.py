@@ -61,6 +61,22 @@ def test_ops_prints_a_row_a_call_and_json_last(haast, small_model, tmp_path):
 
 
 @pytest.mark.usefixtures("rehearsal")
+def test_head_prints_both_heads_and_json_last(haast, small_model):
+    words = ("--model", small_model, "--tokens", "1,3", "--top-k", 7, "--iters", 4)
+    outcome = haast("bench", "head", *words)
+    assert outcome.code == 0 and outcome.err == ""
+    first, *lines, shadow, last = outcome.out.splitlines()
+    assert first.split() == ["tokens", "sampled", "head", "shadow", *first.split()[4:6], "rows"]
+    assert [line.split()[:2] for line in lines] == [
+        [tokens, kind] for tokens in ("1", "3") for kind in ("greedy", "top_k")
+    ]
+    assert shadow.startswith("the shadow takes 0 MB, made in 0.")
+    rows = json.loads(last)["rows"]
+    assert rows[0]["shadow_bytes"] == 4096 * (64 + 8) + 8
+    assert {rows[0][f"{name}_us"] for name in ("head", "shadow", "head_draw")} == {40.0}
+
+
+@pytest.mark.usefixtures("rehearsal")
 def test_the_script_takes_the_same_flags(capsys, monkeypatch):
     words = [str(word) for word in (*GROUPED, "--warmup", 2, "--iters", 3)]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])

@@ -11,7 +11,8 @@ from haast import __version__
 from haast.model.checkpoint import open_checkpoint
 from haast.model.locate import demo_folder
 
-COMMANDS = ["bench", "coherence", "generate", "make-checkpoint", "ops", "profile"]
+COMMANDS = ["baseline", "bench", "coherence", "doctor", "generate", "journal", "make-checkpoint"]
+COMMANDS += ["ops", "profile"]
 FEW = ("--prompt", "Hello", "--max-new-tokens", 4, "--ignore-eos", "--json", "--max-length", 256)
 
 

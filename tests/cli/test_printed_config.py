@@ -38,6 +38,8 @@ def test_pretty_printed_config_names_what_was_decided(haast, nothing_loads):
         "kv cache": "4.1 MB in 12 + 9 pages of 128 (full + sliding layers)",
         "kv tokens": "1536",
         "full-length requests": "2",
+        "language-model head": "whole",
+        "guesses": "none",
         "CUDA graphs": "none",
     }
     assert expected.items() <= rows.items()
@@ -110,3 +112,9 @@ def test_options_of_the_engine(haast, nothing_loads, flags, name, value):
 def test_spellings_of_vllm_are_known(haast, flag, name, value):
     rows = printed_config(haast("generate", "--pretty-print-config", flag, value))
     assert rows[name] == str(value)
+
+
+def test_guesses_are_described(haast, nothing_loads):
+    flags = ("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}')
+    rows = printed_config(haast("generate", "--pretty-print-config", "--max-length", 700, *flags))
+    assert rows["guesses"] == "up to 3 tokens at a time, 3 a step, by n-grams of 3 to 5"

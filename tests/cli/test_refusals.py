@@ -35,6 +35,9 @@ ASK = ("generate", "--prompt", "Hello")
         ("--max-batch-input-tokens", "0", "max_batch_input_tokens must be at least 1; got 0"),
         ("--max-num-batched-tokens", "x", "'--max-batch-input-tokens' / '--max-num-batched-tok"),
         ("--kv-cache-page-size", "100", "kv_cache_page_size must be 64, 128 or 256; got 100"),
+        ("--speculative-config", "ngram", "'ngram' is no JSON: Expecting value"),
+        ("--speculative-config", "[]", "'[]' is no JSON object"),
+        ("-sc", '{"method": "eagle3"}', "speculative_config: method must be ngram; got eagle3"),
         ("--repetition-penalty", "0", "repetition_penalty must be a finite number > 0; got 0.0"),
         ("--presence-penalty", "2.5", "presence_penalty must be in [-2, 2]; got 2.5"),
         ("--frequency-penalty", "-3", "frequency_penalty must be in [-2, 2]; got -3.0"),
@@ -46,8 +49,12 @@ ASK = ("generate", "--prompt", "Hello")
         ("--device-memory-utilization", "2", "device_memory_utilization must lie in (0, 1]; got 2"),
         ("--device-memory-utilization", "nan", "must lie in (0, 1]; got nan"),
         ("--device-memory-utilization", "1e-6", "memory is short: the weights take 0.02 GB"),
-        ("--devices", "tpu", "devices 'tpu' is not one of cpu, gpu, gpu:N"),
-        ("--devices", "gpu:x", "devices 'gpu:x' is not one of cpu, gpu, gpu:N"),
+        ("--devices", "tpu", "devices 'tpu' is not one of cpu, gpu, gpu:N, gpu:N,M,... and Nxcpu"),
+        (
+            "--devices",
+            "gpu:x",
+            "devices 'gpu:x' is not one of cpu, gpu, gpu:N, gpu:N,M,... and Nxcpu",
+        ),
         ("--reasoning-effort", "extreme", "'extreme' is not one of 'low', 'medium', 'high'"),
         ("--quantization-encoding", "int4", "'int4' is not one of 'auto', 'mxfp4'"),
         ("--custom-architectures", "no/such.py", "custom architecture no/such.py: no such"),
@@ -83,8 +90,10 @@ def test_missing_prompt(refused):
 def test_a_mistyped_flag_or_command_is_answered_with_the_right_one(refused):
     assert "--prompt" in refused("generate", "--promt", "Hello")
     assert refused("generat") == "no command 'generat'; did you mean generate?"
-    everything = "there are bench, chat, coherence, generate, make-checkpoint, ops, profile, serve"
-    assert refused("xyzzy") == f"no command 'xyzzy'; {everything}"
+    everything = (
+        "bench, chat, coherence, deploy, generate, make-checkpoint, ops, plan, profile, serve"
+    )
+    assert refused("xyzzy") == f"no command 'xyzzy'; there are {everything}"
 
 
 @pytest.mark.usefixtures("nothing_loads")

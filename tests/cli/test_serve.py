@@ -11,7 +11,7 @@ import threading
 import httpx
 import pytest
 
-from haast.config import EngineConfig
+from haast.config import EngineConfig, SpeculativeConfig
 from haast.serve.client import EngineInfo
 from haast.serve.server import Listening
 from haast.serve.service import Settings
@@ -119,6 +119,17 @@ def test_the_command_line_wins_over_variables_and_these_over_the_file(serve, tmp
     started, _ = serve("--config-file", file, "--port", 3, "--max-length", 12, "--api-key", "c")
     assert started.listening.port == 3 and started.settings.api_keys == ("c",)
     assert started.client.config.max_length == 12
+
+
+def test_guesses_in_a_file_and_in_a_variable(serve, tmp_path, monkeypatch):
+    """As a mapping, or as the JSON that the option takes."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("speculative-config: {method: ngram, prompt_lookup_max: 4}\n")
+    wish = SpeculativeConfig("ngram", prompt_lookup_max=4)
+    assert serve("--config-file", file)[0].client.config.speculative_config == wish
+    monkeypatch.setenv("HAAST_SPECULATIVE_CONFIG", '{"method": "ngram"}')
+    started, _ = serve("--config-file", file)
+    assert started.client.config.speculative_config == SpeculativeConfig("ngram")
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 import haast.harmony
-from haast.config import EngineConfig
+from haast.config import EngineConfig, SpeculativeConfig
 from haast.engine.load import prepare
 from haast.serve.messages import EngineInfo, to_plain
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(haast.harmony.__file__).with_name("chat_template.jinja")
 MODULE = ROOT / "examples" / "custom_architecture.py"
+GUESSES = SpeculativeConfig("ngram")
 BASELINE = f"""--model-path X --quantization-encoding float4_e2m1fnx2 --devices gpu:0
     --chat-template {TEMPLATE} --device-memory-utilization 0.9 --max-batch-size 512
     --max-length 131072 --enable-in-flight-batching --pretty-print-config
@@ -83,9 +84,12 @@ def test_the_printed_config_has_everything_but_keys(serve):
         ("--kv-cache-dtype", "fp8", "kv_cache_format", "float8_e4m3fn"),
         ("--kv-cache-dtype", "auto", "kv_cache_format", "bfloat16"),
         ("--block-size", 64, "kv_cache_page_size", 64),
+        ("--speculative-config", '{"method": "ngram"}', "speculative_config", GUESSES),
+        ("-sc", '{"method": "ngram"}', "speculative_config", GUESSES),
         ("--model", "m", "model_path", Path("m")),
         ("--tensor-parallel-size", 1, "devices", None),
         ("-tp", 1, "devices", None),
+        ("-tp", 4, "devices", "gpu:0,1,2,3"),
     ],
 )
 def test_vllms_names(serve, flag, value, name, expected):
@@ -104,9 +108,9 @@ def test_a_template_that_is_not_there_is_told_before_anything_loads(refused):
     assert "'gone.jinja' does not exist" in refused("serve", "--chat-template", "gone.jinja")
 
 
-def test_a_model_over_several_gpus_is_refused(refused):
-    message = refused("serve", "--tensor-parallel-size", 2)
-    assert message == "--tensor-parallel-size is 2; a model runs on one GPU, which --devices names"
+def test_devices_are_named_in_one_way(refused):
+    message = refused("serve", "--tensor-parallel-size", 2, "--devices", "gpu:1,2")
+    assert message == "--devices is gpu:1,2 and --tensor-parallel-size is 2; give one"
 
 
 @pytest.mark.parametrize(

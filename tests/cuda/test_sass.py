@@ -18,8 +18,13 @@ RING = ("UBLKCP", *WIDE)
 
 LIMITS = (
     Limit(r"(add_)?rms_norm_bf16", registers=32, needs=(r"LDG\.E\.128",)),
+    Limit(r"join_ranks_\d", registers=104, needs=(r"LDG\.E\.128", r"STG\.E\.128\.STRONG\.SYS")),
     Limit("linear_mma_m8", registers=80, per_mma=14.0, needs=RING),
     Limit("linear_mma_m16", registers=96, per_mma=14.0, needs=RING),
+    Limit("shortlist_scan_m8", registers=80, per_mma=18.0, needs=RING),
+    Limit("shortlist_scan_m16", registers=112, per_mma=19.0, needs=RING),
+    Limit("shortlist_choose_m8", registers=88, per_mma=14.0, needs=(r"LDG\.E\.128", *RING)),
+    Limit("shortlist_choose_m16", registers=104, per_mma=14.0, needs=(r"LDG\.E\.128", *RING)),
     Limit("sample_bf16", registers=40, needs=("UBLKCP", r"LDS\.128", "UCGABAR_WAIT")),
     Limit("sample_fp32", registers=64, needs=("UBLKCP", r"LDS\.128", "UCGABAR_WAIT")),
     Limit(r"adjust_logits_\w+", registers=40, needs=(r"LDG\.E\.128",)),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from haast import ops
+from haast.engine import footprint as footprint_module
 from haast.engine import op_choice
 from haast.engine import plan as plan_module
 from haast.model.random_weights import random_parameters
@@ -52,7 +53,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(hopper, "_why_not_built", lambda: not_built)
 
-    monkeypatch.setattr(plan_module, "free_memory", lambda device: 1 << 32)
+    monkeypatch.setattr(footprint_module, "free_memory", lambda device: 1 << 32)
     monkeypatch.setattr(plan_module, "device_name", lambda device: str(device))
     monkeypatch.setattr(op_choice, "num_ctas_of", lambda device: 132)
     become((9, 0))

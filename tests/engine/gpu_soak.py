@@ -1,6 +1,6 @@
 """Mixed traffic with random cancels on a GPU: nothing lost, no page leaked, flat memory.
 
-python3 -m tests.engine.gpu_soak --seconds 300
+python3 -m tests.engine.gpu_soak --seconds 300 [--guesses]
 """
 
 import argparse
@@ -13,7 +13,8 @@ from time import perf_counter
 import torch
 
 from haast.bench.whole_model import load_subject
-from haast.config import EngineConfig
+from haast.config import EngineConfig, SpeculativeConfig
+from haast.engine.drafts import Costs
 from haast.engine.request import SamplingParams
 
 MAX_LENGTH, BATCH = 4096, 128
@@ -35,6 +36,8 @@ def any_params(draw):
         params |= {"repetition_penalty": 1.2, "frequency_penalty": 0.3}
     if draw.random() < 0.1:
         params |= {"logprobs": draw.choice([0, 5]), "logit_bias": {17: -5.0}}
+    if draw.random() < 0.3:
+        params["logit_bias"] = dict.fromkeys(draw.sample(range(1000), 3), 60.0)  # few words
     if draw.random() < 0.05:
         params |= {"n": 3}
     if draw.random() < 0.1:
@@ -49,11 +52,15 @@ def any_prompt(draw, vocab_size, shared):
     return [*begin, *(draw.randrange(vocab_size) for _ in range(size))]
 
 
-def soak(seconds):
+def soak(seconds, has_guesses):
     """Figures of the run; raises if anything is lost."""
     wishes = {"max_batch_size": BATCH, "max_length": MAX_LENGTH, "load_format": "dummy"}
+    if has_guesses:
+        wishes["speculative_config"] = SpeculativeConfig("ngram", 7, 1, 3)
     subject = load_subject(EngineConfig(model_path=Path("gpt-oss-20b"), **wishes))
     engine, vocab_size = subject.loaded.engine, subject.config.vocab_size
+    if has_guesses:  # as often as there is something to guess
+        engine.drafter.costs = Costs(row=0.01, idle=0.0, other=0.0, beside=0.0, allowance=1.0)
     draw = random.Random(1)
     shared = [[draw.randrange(vocab_size) for _ in range(size)] for size in (300, 700, 1100)]
     alive, ends, memory = {}, Counter(), []
@@ -84,6 +91,7 @@ def soak(seconds):
         "ends": ends,
         "tokens": tokens,
         "preemptions": engine.scheduler.num_preemptions,
+        "guesses": has_guesses and vars(engine.drafter.counts),
         "memory_allocated": memory,
         "reserved": torch.cuda.memory_reserved(),
     }
@@ -92,4 +100,6 @@ def soak(seconds):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=300)
-    print(json.dumps(soak(parser.parse_args().seconds)))
+    parser.add_argument("--guesses", action="store_true")
+    asked = parser.parse_args()
+    print(json.dumps(soak(asked.seconds, asked.guesses)))

@@ -1,8 +1,11 @@
 """An engine over the oracle, and what must hold after each of its steps."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
+from haast.config import SpeculativeConfig
+from haast.engine.drafts import Costs, Drafter
 from haast.engine.engine import Engine
 from haast.engine.limits import Limits
 from haast.engine.request import SamplingParams, Status
@@ -19,6 +22,10 @@ from .oracle_runner import (
 )
 
 PLENTY = 64
+FREE = Costs(row=1e-9, idle=0.0, other=0.0, beside=0.0, allowance=1.0, most=100.0)
+"""Guesses whenever there is something to guess"""
+NEVER_AWAITED = replace(FREE, idle=1.5, other=1.0, beside=1.0, allowance=10.0)
+"""The same, two at least, and others have their next step before they are verified"""
 OF_MASKS = ("the grammar ", "no token is left ")
 """How errors begin that end a constrained request and nothing else"""
 
@@ -36,14 +43,28 @@ class Harness:
         is_prefix_caching=True,
         max_in_flight=2,
         stop_ids=(),
+        lookup=None,
+        max_drafts=6,
+        costs=FREE,
         **limits,
     ):
+        """lookup: (tokens guessed at a time, shortest, longest n-gram); None = no guesses"""
         limits = Limits(**({"max_length": 200, "max_batch_size": 4} | limits))
         self.runner = OracleRunner(Random(seed), window)
         self.kv = make_kv(self.runner, num_pages, num_window_pages, is_prefix_caching)
         self.grammars = OracleGrammars(VOCAB)
+        drafter = None
+        if lookup is not None:
+            drafter = Drafter(SpeculativeConfig("ngram", *lookup), max_drafts, PAGE_SIZE, costs)
         self.engine = Engine(
-            self.runner, self.kv, limits, VOCAB, frozenset(stop_ids), max_in_flight, self.grammars
+            self.runner,
+            self.kv,
+            limits,
+            VOCAB,
+            frozenset(stop_ids),
+            max_in_flight,
+            self.grammars,
+            drafter,
         )
         self.scheduler = self.engine.scheduler
         self.requests = []
@@ -102,6 +123,8 @@ class Harness:
             pool.check()
             users = Counter(p for r in self.requests for p in getattr(r, name) if p is not None)
             assert users == {p: n for p, n in enumerate(pool._num_users) if n}, name
+        waiting = [r for r in self.requests if r.status is Status.WAITING]
+        assert not any(r.num_computed or r.pages for r in waiting)
         launched = [step for step, _ in self.engine._launched]
         assert len(launched) < self.engine.max_in_flight
         assert self.scheduler.num_leaving == sum(len(step.leaving) for step in launched)
@@ -109,7 +132,8 @@ class Harness:
             for row, request in enumerate(step.requests):
                 if request.status is Status.ENDED and self.tokens[request]:
                     assert request.pages or request not in self.has_row, "freed in flight"
-                if row < step.num_decodes and request.status is Status.DECODING:
+                is_first = step.requests.index(request) == row < step.num_decodes
+                if is_first and request.status is Status.DECODING:
                     start = max(0, step.starts[row] - self.kv.window + 1) // PAGE_SIZE
                     assert request.window_start == start, "window let go too late or early"
 

@@ -57,21 +57,38 @@ def random_request(random, page_size, num_prompt, num_output, window) -> Request
     return request
 
 
-def random_step(random, page_size, num_decodes, num_chunks) -> Step:
-    """Decodes, some of tokens in flight, then chunks, the last of them amid a prompt."""
+def random_step(random, page_size, num_decodes, num_chunks, has_guesses=False) -> Step:
+    """Decodes, some of tokens in flight, then chunks, the last of them amid a prompt.
+
+    has_guesses  whether some decodes have guesses after them
+    """
     step = Step()
     for _ in range(num_decodes):
         request = random_request(random, page_size, random.randint(1, 300), 3, window=9)
         is_in_flight = random.random() < 0.5
         step.input_ids.append(IN_FLIGHT if is_in_flight else request.output_ids[-1])
         step.input_rows.append(random.randint(0, 7) if is_in_flight else -1)
-        add_row(step, request, request.num_tokens - (not is_in_flight), 1, samples=True)
+        start = request.num_tokens - (not is_in_flight)
+        add_row(step, request, start, 1, samples=True)
+        if has_guesses:
+            add_guesses(random, step, request, start + 1, page_size)
     for row in range(num_chunks):
         count = random.choice([1, 2, page_size - 1, page_size, page_size + 1, 2 * page_size + 3])
         start = random.choice([0, page_size, 2 * page_size])
         request = random_request(random, page_size, start + count, 0, window=count + 9)
         add_row(step, request, start, count, samples=row < num_chunks - 1)
     return step
+
+
+def add_guesses(random, step, request, start, page_size):
+    """After a decode, as many as its page has room for at most."""
+    count = min(random.choice([0, 0, 1, 3]), -start % page_size)
+    if count:
+        step.drafts.append((len(step.requests) - 1, count))
+    for position in range(start, start + count):
+        step.input_ids.append(random.randrange(1000))
+        step.input_rows.append(-1)
+        add_row(step, request, position, 1, samples=True)
 
 
 def add_row(step, request, start, count, samples):

@@ -9,6 +9,7 @@ from haast.engine.device import (
     free_memory,
     peak_memory,
     pick_device,
+    pick_devices,
 )
 
 
@@ -77,3 +78,46 @@ def test_memory_is_in_bytes():
     """More than 64 MiB free and used, and no more than an exabyte."""
     for nbytes in (free_memory(torch.device("cpu")), peak_memory(torch.device("cpu"))):
         assert 1 << 26 < nbytes < 1 << 60
+
+
+@pytest.mark.parametrize(
+    "wish, names",
+    [
+        (None, ["cuda:0"]),
+        ("gpu", ["cuda:0"]),
+        ("gpu:3", ["cuda:3"]),
+        ("gpu:0,1", ["cuda:0", "cuda:1"]),
+        ("gpu:3,0,2", ["cuda:3", "cuda:0", "cuda:2"]),
+        ("cpu", ["cpu"]),
+        ("1xcpu", ["cpu"]),
+        ("3xcpu", ["cpu"] * 3),
+    ],
+)
+def test_pick_devices(machine, wish, names):
+    machine(4)
+    assert pick_devices(wish) == tuple(map(torch.device, names))
+
+
+@pytest.mark.parametrize(
+    "wish", ["", "gpu:", "gpu:0,", "gpu:,1", "gpu:0,x", "0xcpu", "xcpu", "2xgpu"]
+)
+def test_unknown_devices(machine, wish):
+    machine(4)
+    with pytest.raises(ConfigError) as error:
+        pick_devices(wish)
+    forms = "cpu, gpu, gpu:N, gpu:N,M,... and Nxcpu"
+    assert str(error.value) == f"devices '{wish}' is not one of {forms}"
+
+
+@pytest.mark.parametrize(
+    "wish, why",
+    [
+        ("gpu:0,2", "devices 'gpu:2': torch sees 2 GPUs, numbered from 0"),
+        ("gpu:1,1", "devices 'gpu:1,1' names a GPU twice"),
+    ],
+)
+def test_gpus_that_are_not_there(machine, wish, why):
+    machine(2)
+    with pytest.raises(ConfigError) as error:
+        pick_devices(wish)
+    assert str(error.value) == why

@@ -7,7 +7,7 @@ import pytest
 
 from haast.engine.request import RequestError
 
-from .harness import Harness
+from .harness import FREE, NEVER_AWAITED, Harness
 from .oracle_runner import PAGE_SIZE, VOCAB
 
 NUM_BLOCKS = 20
@@ -15,8 +15,18 @@ TRACES_PER_BLOCK = 500
 MAX_LENGTH = 48
 
 
+def random_guesses(random, spare_tokens):
+    """Options of a Harness: half of them guess, if a step has tokens to spare for that."""
+    if not spare_tokens or random.random() < 0.5:
+        return {}
+    shortest = random.choice([1, 1, 2, 3])
+    lookup = (random.randint(1, 5), shortest, shortest + random.choice([0, 1, 3]))
+    costs = random.choice([FREE, NEVER_AWAITED])
+    return {"lookup": lookup, "max_drafts": random.randint(1, spare_tokens), "costs": costs}
+
+
 def random_harness(random):
-    batch = random.randint(1, 4)
+    batch, spare_tokens = random.randint(1, 4), random.choice([0, 1, 3, 8, 40])
     return Harness(
         num_pages=random.choice([4, 6, 8, 10, 14, 40]),
         num_window_pages=random.choice([3, 4, 5, 6, 8, 12, 40]),
@@ -27,8 +37,9 @@ def random_harness(random):
         stop_ids=random.sample(range(VOCAB), 2),
         max_length=MAX_LENGTH,
         max_batch_size=batch,
-        max_batch_input_tokens=batch + random.choice([0, 1, 3, 8, 40]),
+        max_batch_input_tokens=batch + spare_tokens,
         enable_in_flight_batching=random.random() < 0.7,
+        **random_guesses(random, spare_tokens),
     )
 
 
@@ -49,7 +60,7 @@ def random_submit(random, harness, stems):
             priority=random.choice([0, 0, 0, 1, -1]),
             salt=random.choice([None, None, None, "a", "b"]),
             n=random.choice([1, 1, 1, 1, 2, 3]),
-            seed=random.randint(0, 3),
+            seed=random.randint(0, 7),
             stop_token_ids=random.sample(range(VOCAB), random.choice([0, 0, 3])),
             ignore_eos=random.random() < 0.3,
             min_tokens=random.randint(0, num_tokens) if random.random() < 0.3 else 0,
@@ -81,8 +92,9 @@ def run_trace(seed):
         if harness.requests and random.random() < 0.2:
             harness.cancel(random.choice(harness.requests))
     harness.run().check_outputs()
-    limits = harness.engine.limits
-    assert harness.runner.max_rows <= limits.max_batch_size
+    limits, drafter = harness.engine.limits, harness.engine.drafter
+    max_drafts = 0 if drafter is None else drafter.max_drafts
+    assert harness.runner.max_rows <= limits.max_batch_size + max_drafts
     assert harness.runner.max_tokens <= limits.max_batch_input_tokens
     assert limits.enable_in_flight_batching or not harness.runner.num_mixed
     return harness
@@ -103,6 +115,8 @@ def test_every_request_gets_what_it_would_get_alone(block):
         seen["shared"] += any(r.has_siblings and r.cached_tokens for r in harness.requests)
         seen["overlapped"] += harness.runner.max_unwaited == 2
         seen["mixed"] += harness.runner.num_mixed > 0
+        seen["right"] += harness.runner.num_right > 0
+        seen["wrong"] += harness.runner.num_guesses > harness.runner.num_right
         seen.update({r.finish_reason for r in harness.requests})
     rare = {what: count for what, count in seen.items() if count < TRACES_PER_BLOCK // 20}
-    assert not rare and len(seen) == 9, seen
+    assert not rare and len(seen) == 11, seen

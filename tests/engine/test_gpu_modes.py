@@ -16,6 +16,7 @@ MODES = {
     "chunked": {"max_batch_size": 16, "max_batch_input_tokens": 24},
     "apart": {"max_batch_size": 64, "enable_in_flight_batching": False},
     "deterministic": {"max_batch_size": 64, "deterministic": True},
+    "shortlist": {"max_batch_size": 16, "shortlist_head": True},
     "fp8": {"max_batch_size": 64, "kv_cache_format": "float8_e4m3fn"},
     "fp8 chunked": {
         "max_batch_size": 16,
@@ -57,6 +58,21 @@ def test_without_graphs(suite):
     llm._loaded.runner._graphs = None
     eager = llm.generate(list(prompts), GREEDY)
     assert [r.text for r in replayed] == [r.text for r in eager] == list(answers)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 12])
+def test_the_shadow_head_changes_no_token(suite, batch_size):
+    """Prompts of one length, so that both engines run the same batches."""
+    wishes = {"max_batch_size": batch_size, "enable_prefix_caching": False}
+    plain, short = load(**wishes), load(**wishes, shortlist_head=True)
+    prompts = [list(range(5 + i, 45 + i)) for i in range(batch_size)]
+    drawn = {"max_new_tokens": 200, "ignore_eos": True, "seed": 7}
+    for how in ({"temperature": 0.0}, {"top_k": 20}, {"top_k": 50, "top_p": 0.9}, {"min_p": 0.1}):
+        params = SamplingParams(**drawn, **how)
+        expected = [r.token_ids for r in plain.generate(prompts, params)]
+        assert [r.token_ids for r in short.generate(prompts, params)] == expected, how
+    assert short._loaded.runner.num_short_steps > 4 * 190
+    assert plain._loaded.runner.num_short_steps == 0
 
 
 def given(results):

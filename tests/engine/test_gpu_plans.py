@@ -3,8 +3,8 @@
 import pytest
 
 from haast import ops
-from haast.config import ConfigError
-from haast.engine import plan as plan_module
+from haast.config import ConfigError, SpeculativeConfig
+from haast.engine import footprint as footprint_module
 from haast.engine.op_choice import DETERMINISTIC
 
 from ..model.helpers import CPU
@@ -71,7 +71,7 @@ def test_a_step_takes_memory_on_a_gpu(kernels, gpu):
 
 
 def test_a_step_that_is_too_large_is_refused(kernels, gpu, monkeypatch):
-    monkeypatch.setattr(plan_module, "free_memory", lambda device: 1 << 30)
+    monkeypatch.setattr(footprint_module, "free_memory", lambda device: 1 << 30)
     with pytest.raises(ConfigError, match="take 0.00 GB and a step 1.10 GB, but 0.97 GB may be"):
         planned()
 
@@ -80,3 +80,43 @@ def test_kernels_read_either_cache(kernels, gpu):
     kernels("attention", "rope_kv_write")
     held = planned(model=WIDE, kv_cache_format="float8_e4m3fn")
     assert 2 * held.memory.kv_bytes == planned(model=WIDE).memory.kv_bytes
+
+
+@pytest.mark.parametrize("batch, expected", [(1, 7), (256, 64), (448, 64), (500, 12)])
+def test_guesses_are_rows_of_attention(kernels, gpu, batch, expected):
+    kernels(*CAPTURED)
+    wish = SpeculativeConfig("ngram")
+    plan = planned(model=WIDE, max_batch_size=batch, speculative_config=wish)
+    assert plan.max_drafts == expected
+    plain = planned(model=WIDE, max_batch_size=batch)
+    more = plan.memory.workspace_bytes - plain.memory.workspace_bytes
+    assert more == 6 * expected * WIDE.vocab_size
+
+
+def test_no_row_of_attention_is_left_for_a_guess(kernels, gpu):
+    kernels(*CAPTURED)
+    words = "a step of up to 512 rows has none for guesses beside max_batch_size 512; lower that"
+    with pytest.raises(ConfigError, match=words):
+        planned(model=WIDE, max_batch_size=512, speculative_config=SpeculativeConfig("ngram"))
+
+
+@pytest.mark.parametrize(
+    "batch, tokens, count, expected",
+    [(1, 8192, 7, 7), (8, 8192, 7, 56), (8, 8192, 1, 8), (64, 8192, 7, 64), (8, 11, 7, 3)],
+)
+def test_rows_for_guesses(gpu, batch, tokens, count, expected):
+    wish = SpeculativeConfig("ngram", count)
+    wishes = {"max_batch_size": batch, "max_batch_input_tokens": tokens}
+    plan = planned(device=CPU, speculative_config=wish, **wishes)
+    assert (plan.max_drafts, plan.speculative_config) == (expected, wish)
+    assert planned(device=CPU, **wishes).max_drafts == 0
+
+
+def test_no_row_for_a_guess_is_a_refusal(gpu):
+    wishes = {"max_batch_size": 8, "max_batch_input_tokens": 8}
+    with pytest.raises(ConfigError) as error:
+        planned(device=CPU, speculative_config=SpeculativeConfig("ngram"), **wishes)
+    assert str(error.value) == (
+        "speculative_config: a step of up to 8 rows has none for guesses beside max_batch_size 8; "
+        "lower that"
+    )

@@ -6,10 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
+from haast.config import SpeculativeConfig
 from haast.engine import runner as runner_module
 from haast.engine.graphs import DECODE_SIZES, PROMPT_SIZES, StepGraphs
 from haast.engine.inputs import Layout
 
+from .harness import FREE
 from .small_model import ask, expected, load_small, outputs, prompt_of, run
 
 
@@ -178,6 +180,19 @@ def test_padding_with_few_pages_and_chunks(padded, parameters):
     requests = run(loaded, asks)
     assert any(request.num_preemptions for request in requests)
     assert outputs(requests) == [expected(parameters, one).output_ids for one in asks]
+
+
+def test_guesses_are_rows_of_larger_batches(padded, parameters):
+    """Two requests and six guesses: batches up to eight."""
+    few = {"logit_bias": {7: 30.0, 8: 30.3}}
+    asks = [ask(prompt_of(20), 30, **few), ask(prompt_of(30), 30, temperature=1.0, **few)]
+    wish = SpeculativeConfig("ngram", 4, 1, 3)
+    loaded = padded(max_batch_size=2, speculative_config=wish, max_drafts=6)
+    loaded.engine.drafter.costs = FREE
+    assert outputs(run(loaded, asks)) == [expected(parameters, one).output_ids for one in asks]
+    sizes = {layout.num_requests for layout in loaded.runner._graphs._graphs}
+    assert sizes <= {1, 2, 4, 8} and 8 in sizes
+    assert loaded.engine.drafter.counts.accepted > 10
 
 
 def test_a_failure_amid_a_capture_ends_its_requests(log, monkeypatch, parameters):

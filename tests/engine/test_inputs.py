@@ -44,12 +44,13 @@ def test_no_layout_of_smaller_parts_is_longer():
         assert layout.num_words <= largest.num_words
 
 
+@pytest.mark.parametrize("has_guesses", [False, True])
 @pytest.mark.parametrize("page_size", [4, 64, 128])
 @pytest.mark.parametrize("decodes, chunks", [(1, 0), (5, 0), (0, 1), (0, 3), (1, 1), (6, 4)])
-def test_pack_equals_the_slow_way(page_size, decodes, chunks):
+def test_pack_equals_the_slow_way(page_size, decodes, chunks, has_guesses):
     for seed in range(20):
         random = Random(seed)
-        step = random_step(random, page_size, decodes, chunks)
+        step = random_step(random, page_size, decodes, chunks, has_guesses)
         layout = Layout(step.num_tokens, len(step.requests), len(step.sampling))
         got, expected = packed(random, step, page_size, layout)
         assert got == expected, seed

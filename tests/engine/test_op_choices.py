@@ -8,9 +8,10 @@ import torch
 from haast import ops
 from haast.config import EngineConfig
 from haast.engine import load as load_module
+from haast.engine.footprint import parameter_bytes
 from haast.engine.load import prepare
 from haast.engine.op_choice import choose_decode_step
-from haast.engine.plan import make_plan, parameter_bytes
+from haast.engine.plan import make_plan
 from haast.model.config_file import read_model_config
 from haast.model.locate import demo_folder, packaged_folder
 from haast.model.random_weights import random_parameters
@@ -146,9 +147,11 @@ def test_one_request_decodes_in_one_kernel_where_it_can(kernels, gpu, wishes, wh
     config = read_model_config(packaged_folder("gpt-oss-20b") / "config.json")
     wished = EngineConfig(**wishes)
     encoding = wishes.get("quantization_encoding", "mxfp4")
-    choice = choose_decode_step(wished, config, encoding, GPU)
+    choice = choose_decode_step(wished, config, encoding, [GPU])
     if why is None:
         assert choice.implementation == ops.PERSISTENT
     else:
         assert choice.implementation == "reference" and why in choice.because
-    assert choose_decode_step(wished, config, encoding, CPU).implementation == "reference"
+    assert choose_decode_step(wished, config, encoding, [CPU]).implementation == "reference"
+    several = choose_decode_step(wished, config, encoding, [GPU, GPU])
+    assert several.implementation == "reference"

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from haast.config import ConfigError, EngineConfig
+from haast.engine import footprint as footprint_module
 from haast.engine import plan as plan_module
-from haast.engine.plan import Source, make_plan, parameter_bytes
+from haast.engine.footprint import parameter_bytes
+from haast.engine.plan import Source, make_plan
 from haast.model import write_checkpoint
 from haast.model.checkpoint import open_checkpoint
 from haast.model.config_file import read_model_config
@@ -31,7 +33,7 @@ WEIGHTS = parameter_bytes(MODEL, "mxfp4")
 
 
 def plan_with(monkeypatch, free, encoding="mxfp4", model=MODEL, **wishes):
-    monkeypatch.setattr(plan_module, "free_memory", lambda device: free)
+    monkeypatch.setattr(footprint_module, "free_memory", lambda device: free)
     wishes = {"device_memory_utilization": 1.0} | wishes
     source = Source(Path("somewhere"), "hf", ("a.safetensors",))
     return make_plan(EngineConfig(**wishes), model, source, encoding, CPU)

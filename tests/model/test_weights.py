@@ -13,6 +13,7 @@ from haast.model import weights
 from haast.model.checkpoint import CheckpointError, open_checkpoint
 from haast.model.layouts import EXPERT_ROLES
 from haast.model.random_weights import random_parameters
+from haast.model.safetensors_file import read_header
 from haast.model.weights import load_parameters, resolve_encoding
 from haast.mxfp4 import Mxfp4Weight
 
@@ -164,6 +165,29 @@ def test_parameters_do_not_alias_the_files(tiny, tmp_path):
         stream.seek(file.stat().st_size // 2)
         stream.write(bytes(file.stat().st_size // 2))
     assert_same(parameters, load(tiny / "hf", "mxfp4"))
+
+
+@pytest.mark.parametrize("readers, num_parts", [(2, 2), (3, 3), (8, 4), (100, 4)])
+def test_threads_share_a_large_tensor(tmp_path, monkeypatch, readers, num_parts):
+    """40 bytes in parts of at least 10, the last one maybe short."""
+    parts, read_bytes = [], weights.read_bytes
+    monkeypatch.setattr(weights, "LEAST_PART", 10)
+    monkeypatch.setattr(weights, "READERS", readers)
+    monkeypatch.setattr(
+        weights, "read_bytes", lambda *args: parts.append(len(args[2])) or read_bytes(*args)
+    )
+    whole = torch.arange(40, dtype=torch.uint8)
+    save_file({"a": whole}, tmp_path / "m.safetensors")
+    (stored,) = read_header(tmp_path / "m.safetensors")
+    out = torch.zeros(40, dtype=torch.uint8)
+    weights.read_in_parts(stored, 0, out)
+    assert torch.equal(out, whole) and len(parts) == num_parts and sum(parts) == 40
+    rest = torch.zeros(37, dtype=torch.uint8)
+    weights.read_in_parts(stored, 3, rest)
+    assert torch.equal(rest, whole[3:])
+    stored.file.write_bytes(stored.file.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="truncated in tensor 'a'"):
+        weights.read_in_parts(stored, 0, out)
 
 
 def test_reading_through_a_staging_buffer_gives_the_same(tiny, monkeypatch):

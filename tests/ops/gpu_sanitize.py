@@ -31,6 +31,7 @@ from .gpu_cases import (
 )
 from .gpu_small_cases import run_small
 from .paged import attend, make_case
+from .shortlist_cases import run_shortlist
 
 SMALL = Shape(num_experts=4, num_active=3, hidden=96, intermediate=160)
 LONG = Shape(num_experts=3, num_active=2, hidden=32, intermediate=1568)
@@ -154,7 +155,7 @@ def main() -> None:
         raise SystemExit(reason)
     device = torch.device("cuda", 0)
     seen = run_routes(device) | run_matmuls(device) | {*run_small(device)}
-    seen |= run_attention(device) | run_rope_kv_write(device)
+    seen |= run_attention(device) | run_rope_kv_write(device) | {*run_shortlist(device)}
     torch.cuda.synchronize()
     print("\n".join(sorted(seen)))
     missing = every_symbol() - seen

@@ -1,7 +1,7 @@
 """Ragged batches over a paged cache, and attention written as loops in fp64."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -68,6 +68,22 @@ def make_case(
     )
     q = normal(offs[-1], heads[0], head_dim, dtype=dtype) * 2
     return Case(q, *caches, normal(heads[0], seed=99), meta, dense)
+
+
+def row_by_row(meta):
+    """The same tokens as decodes, each of its own: those of a request share its pages."""
+    rows = torch.arange(len(meta.kv_lens)).to(meta.cu_seqlens_q.device)
+    rows = rows.repeat_interleave(meta.cu_seqlens_q.diff().long())
+    count = len(meta.positions)
+    return replace(
+        meta,
+        cu_seqlens_q=torch.arange(count + 1, dtype=torch.int32, device=rows.device),
+        kv_lens=meta.positions + 1,
+        page_table=meta.page_table[rows].contiguous(),
+        window_page_table=meta.window_page_table[rows].contiguous(),
+        num_decodes=count,
+        max_query_len=0,
+    )
 
 
 def _ints(values):

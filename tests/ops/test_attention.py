@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from haast import ops
 from haast.ops import attention as attention_op
 
-from .paged import attend, make_case
+from .paged import attend, make_case, row_by_row
 from .pinned import close, normal, reference
 
 MODULE = import_module("haast.ops.attention.reference")
@@ -129,6 +129,14 @@ def test_bf16_is_rounded_once():
     got = attention(*case.args, 4)
     assert got.dtype == torch.bfloat16
     close(got, attend(case, 4), 2**-8)
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 4, 7])
+def test_tokens_of_a_request_as_decodes_of_their_own(window):
+    """With the same pages: each sees the keys of those before it, and of none after."""
+    case = make_case([(1, 6), (3, 2), (4, 9), (2, 0)], window=window)
+    got = attention(*case.args[:4], row_by_row(case.meta), window)
+    close(got, attend(case, window))
 
 
 def test_a_request_without_keys_gives_zeros():

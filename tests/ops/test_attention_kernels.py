@@ -24,6 +24,7 @@ from .attention_gpu import (
     run_twice,
 )
 from .gpu_cases import DEVICE, poisoned
+from .paged import row_by_row
 
 pytestmark = [
     pytest.mark.usefixtures("hopper"),
@@ -42,6 +43,16 @@ WINDOWS = (None, 128, 32, 1, 200)
 def test_against_fp64(kernel, lengths, window, cache):
     case = gpu_case(lengths, window, cache=cache)
     compare(run_twice(kernel, case, window), exact(case, window))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("window", [None, 128])
+def test_tokens_of_a_request_as_decodes_of_their_own(kernel, window, cache):
+    """Several rows read the same pages, each as far as its own position."""
+    lengths = [(8, 120), (1, 300), (5, 4000), (8, 0), (2, 126), (3, 127)]
+    case = gpu_case(lengths, window, cache=cache)
+    rows = replace(case, meta=row_by_row(case.meta))
+    compare(run_twice(kernel, rows, window), exact(case, window))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from haast.engine.drafts import Costs, Drafter
 from haast.engine.engine import Engine
 from haast.engine.kv_pages import KVPages
 from haast.engine.limits import Limits
@@ -16,7 +17,7 @@ from haast.engine.request import TokenLogprobs
 from haast.engine.step import StepResult
 from haast.errors import HaastError
 from haast.serve.engine_process import main
-from haast.serve.messages import EngineInfo
+from haast.serve.messages import EngineInfo, Found, Progress
 
 VOCAB = 1000
 MASK_SIZE = 128
@@ -47,6 +48,8 @@ class Done:
 
 class FakeRunner:
     """Gives `token_at`; a step takes `step_s`."""
+
+    num_short_steps = 0
 
     def __init__(self, fate="", step_s=0.0):
         self.fate = fate
@@ -98,22 +101,25 @@ def make_engine(config, fate="", grammars=None):
         max_queue_size=config.max_queue_size,
     )
     kv = KVPages(*pools, PAGE_SIZE, 128)
-    return Engine(runner, kv, limits, VOCAB, frozenset(), grammars=grammars)
+    wish = config.speculative_config
+    drafter = wish and Drafter(wish, 4, PAGE_SIZE, Costs(allowance=1.0))
+    return Engine(runner, kv, limits, VOCAB, frozenset(), grammars=grammars, drafter=drafter)
 
 
-def load(config, progress):
+def load(config, tell):
     """The name is one of: fine, slow, failing, dying, crashing, hanging (at step FAILS_AT),
     unloadable, broken, endless (while loading).
     """
     name = config.model_path.name
-    progress(1, 2)
+    tell(Found("none"))
+    tell(Progress(1, 2))
     if name == "unloadable":
         raise HaastError("no such model: unloadable")
     if name == "broken":
         raise RuntimeError("libcuda.so is missing")
     if name == "endless":
         time.sleep(1000)
-    progress(2, 2)
+    tell(Progress(2, 2))
     return make_engine(config, name), EngineInfo(
         model_path=str(config.model_path),
         found="nothing",

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from haast.engine.request import QueueFullError, RequestError
+from haast.serve.messages import Found, Progress
 
 from .conftest import collect, exhaust, fake, params, run, until
 from .fake_engine_process import answer
@@ -17,8 +18,8 @@ def test_an_answer_and_what_was_loaded():
         seen = []
         client = fake(max_batch_size=3)
         assert not client.is_up and client.stats().dead_because
-        await client.start(lambda *progress: seen.append(progress))
-        assert client.is_up and seen == [(1, 2), (2, 2)]
+        await client.start(seen.append)
+        assert client.is_up and seen == [Found("none"), Progress(1, 2), Progress(2, 2)]
         assert (client.info.max_batch_size, client.info.plan) == (3, {"device": "none"})
         ids, last = await collect(client, [5, 6], params(9))
         assert ids == answer([5, 6], 9)

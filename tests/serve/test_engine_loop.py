@@ -3,14 +3,26 @@
 import gc
 from array import array
 
+import msgspec
 import pytest
 
-from haast.config import EngineConfig
+from haast.config import EngineConfig, SpeculativeConfig
 from haast.engine.engine import EngineDeadError
 from haast.serve import engine_loop
 from haast.serve.engine_loop import EngineLoop
-from haast.serve.messages import Cancel, Dead, News, Refused, Stepped, Submit
+from haast.serve.messages import (
+    Cancel,
+    Dead,
+    News,
+    Refused,
+    Start,
+    Stepped,
+    Submit,
+    from_plain,
+    to_plain,
+)
 
+from . import fake_engine_process
 from .conftest import params
 from .fake_engine_process import answer, make_engine
 
@@ -114,6 +126,33 @@ def test_stats_come_when_they_are_due_and_changed(desk):
     desk.now += 0.1
     (told,) = desk.turn()
     assert told.stats.num_running == told.stats.kv_usage == 0
+
+
+def test_all_tokens_of_right_guesses_come_in_one_message(monkeypatch):
+    """In order, before the last news; and what was right is told."""
+    monkeypatch.setattr(fake_engine_process, "token_at", lambda first, position: position % 3)
+    wish = SpeculativeConfig("ngram", 4, 1, 2)
+    desk = Desk(monkeypatch, speculative_config=wish)
+    sent = desk.turn(submit(5, [1], num_tokens=60))
+    while desk.loop.engine.has_work:
+        sent += desk.turn()
+    told = [message for message in sent if isinstance(message, Stepped)]
+    ids = [i for s in told for i in (*s.token_ids, *(i for n in s.news for i in n.token_ids))]
+    assert ids == [position % 3 for position in range(1, 61)]
+    assert max(len(s.numbers) for s in told) > 3 and {n for s in told for n in s.numbers} == {5}
+    desk.now += 1
+    (last,) = desk.turn()
+    counts = desk.loop.engine.drafter.counts
+    stats = last.stats
+    assert (stats.num_drafts, stats.num_draft_tokens) == (counts.drafts, counts.tokens)
+    assert stats.num_accepted_tokens == counts.accepted > 30
+    assert stats.accepted_per_position == tuple(counts.per_position)
+
+
+def test_the_wish_to_guess_arrives_as_it_was():
+    start = Start(EngineConfig(speculative_config=SpeculativeConfig("ngram", 3)))
+    sent = msgspec.msgpack.encode(start, enc_hook=to_plain)
+    assert msgspec.msgpack.decode(sent, type=Start, dec_hook=from_plain) == start
 
 
 def test_refusals_name_the_call(monkeypatch):

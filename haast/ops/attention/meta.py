@@ -13,6 +13,8 @@ class StepMeta:
     new token may come first and are then counted in num_decodes. Full-attention layers and sliding
     layers have a pool of pages each, hence two page tables and two slot mappings; both tables are
     indexed alike: entry i of a request holds its positions [i * page_size, (i + 1) * page_size).
+    Several of those that come first may be one request at consecutive positions, with the same
+    pages: keys of all are written before any is read, so a later one sees those of the earlier.
 
     Two requests with 1 and 3 new tokens and 130 and 0 cached ones, pages of 128:
     cu_seqlens_q [0, 1, 4], kv_lens [131, 3], page_table [[2, 5], [7, 0]], positions [130, 0, 1, 2],

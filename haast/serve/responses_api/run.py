@@ -26,6 +26,9 @@ from haast.serve.sampling import check_length
 from haast.serve.service import Service
 from haast.serve.structure import Structure, held
 
+SESSION = "haast.session"
+"""In the scope of a request: what its response's id ends with, so that whoever stands in front of
+several servers knows which of them has it"""
 _UNFINISHED = ("queued", "in_progress", "failed")
 
 
@@ -75,7 +78,7 @@ async def prepare(request: Request, body: ResponseBody) -> Job:
     params = await held(params, structure, opened, service.tokenizer)
     may_call = structure.choice.mode != "none"
     answer = ResponseAnswer(service.tokenizer, params, opened, may_call)
-    name = item_id("resp")
+    name = item_id("resp") + request.scope.get(SESSION, "")
     output = Output(service.tokenizer, body.includes(LOGPROBS), body.includes(ENCRYPTED))
     head = head_of(body, params, name, service.model, is_stored)
     generation = Generation(

@@ -143,7 +143,14 @@ def test_metrics():
     asked = api.asked(n=2, max_tokens=50)
     api.asked(n=1)
     api.engine.now = msgspec.structs.replace(
-        EngineStats(), num_running=3, num_waiting=2, kv_usage=0.5, prefix_hits=7, num_preemptions=1
+        EngineStats(),
+        num_running=3,
+        num_waiting=2,
+        kv_usage=0.5,
+        prefix_hits=7,
+        num_preemptions=1,
+        steps=9,
+        short_steps=4,
     )
     found = samples(api)
     assert found["vllm:num_requests_running",] == 3 and found["vllm:num_requests_waiting",] == 2
@@ -151,6 +158,8 @@ def test_metrics():
     assert found["vllm:prefix_cache_hits_total",] == 7
     assert found["vllm:prefix_cache_queries_total",] == 0
     assert found["vllm:num_preemptions_total",] == 1
+    assert found["haast:engine_steps_total",] == 9
+    assert found["haast:shortlisted_steps_total",] == 4
     assert (found["haast:engine_up",], found["haast:engine_restarts_total",]) == (1, 0)
     assert found["vllm:prompt_tokens_total",] == 2 * len(asked.prompt_ids)
     assert found["vllm:generation_tokens_total",] == 3 * len(ids)
@@ -163,6 +172,22 @@ def test_metrics():
     assert found["vllm:request_params_n_sum",] == 3
     assert found["vllm:request_params_max_tokens_sum",] == 50
     assert found["vllm:cache_config_info", str(INFO.kv_tokens)] == 1
+
+
+def test_metrics_of_guesses():
+    """None of a server that does not guess."""
+    api = Api()
+    assert not any("spec_decode" in name for name, *_ in samples(api))
+    api.engine.now = EngineStats(
+        num_drafts=5, num_draft_tokens=19, num_accepted_tokens=9, accepted_per_position=(4, 3, 2)
+    )
+    found = samples(api)
+    name = "vllm:spec_decode_num"
+    assert found[f"{name}_drafts_total",] == 5
+    assert found[f"{name}_draft_tokens_total",] == 19
+    assert found[f"{name}_accepted_tokens_total",] == 9
+    name = f"{name}_accepted_tokens_per_pos_total"
+    assert [found[name, str(place)] for place in range(3)] == [4, 3, 2]
 
 
 def test_metrics_of_an_engine_that_fell():

@@ -30,11 +30,18 @@ class ServerProcess:
     folder  for its temporary files, and for its log
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, devices: str = "cpu") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="faults-"))  # paths of sockets must be short
         self.log = log = self.folder / "log"
         command = [sys.executable, "-m", "haast", "serve", "--host", "127.0.0.1", "--port", "0"]
-        command += ["--devices", "cpu", "--max-length", "640", "--max-batch-size", str(BATCH_SIZE)]
+        command += [
+            "--devices",
+            devices,
+            "--max-length",
+            "640",
+            "--max-batch-size",
+            str(BATCH_SIZE),
+        ]
         with log.open("w") as stderr:
             environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
             self.process = subprocess.Popen([*command, *arguments], stderr=stderr, env=environment)

@@ -1,0 +1,30 @@
+"""Whether every kernel of every cubin loads on this GPU."""
+
+from pathlib import Path
+
+import torch
+
+from haast.cuda.build import CUBINS
+from haast.cuda.context import bind_thread, check
+
+
+def count_loading(device: int, cubins: Path = CUBINS) -> tuple[int, int]:
+    """(cubins, kernels in them), all loaded once on that GPU and unloaded again.
+
+    Raises KernelError that names the first that does not load.
+    """
+    from cuda.bindings import driver
+
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    bind_thread(driver, device)
+    num_kernels = 0
+    paths = sorted(cubins.glob("*.cubin"))
+    for path in paths:
+        loaded = driver.cuLibraryLoadData(path.read_bytes(), [], [], 0, [], [], 0)
+        library = check(loaded, f"{path.name} does not load")
+        count = check(driver.cuLibraryGetKernelCount(library), path.name)
+        for kernel in check(driver.cuLibraryEnumerateKernels(count, library), path.name):
+            check(driver.cuKernelGetFunction(kernel), f"a kernel of {path.name} does not load")
+        check(driver.cuLibraryUnload(library), path.name)
+        num_kernels += count
+    return len(paths), num_kernels

@@ -1,0 +1,1 @@
+"""Can this machine run gpt-oss, and if not, what to do?"""

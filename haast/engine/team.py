@@ -1,0 +1,108 @@
+"""Team: the other ranks, as rank 0's engine deals with them."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import NamedTuple, Self
+
+import torch
+
+from haast.config import EngineConfig, Plan
+from haast.engine.call import Call
+from haast.engine.place import Place
+from haast.parallel.collectives import Ranks, meeting_place
+from haast.parallel.connect import connect
+from haast.parallel.followers import Followers
+from haast.parallel.gpu import check_alone
+
+MODULE = "haast.engine.follower"
+
+
+class Start(NamedTuple):
+    """What a follower is told first: load your share and say so. Then comes Join, then Calls."""
+
+    config: EngineConfig
+    plan: Plan
+    rank: int
+
+
+class Join(NamedTuple):
+    """All have loaded their shares: connect, say so and compute what comes."""
+
+    port: int
+
+
+class Team:
+    """Tells the other ranks what to compute while rank 0 does.
+
+    Once a call has been told all must see it through: if one does not, none can go on.
+    """
+
+    def __init__(self, followers: Followers, place: Place) -> None:
+        self.followers = followers
+        self.waiting = followers.waiting
+        self.when_failed = followers.when_failed
+        self._place = place
+        self._joined: list[Ranks] = []
+        self.close = weakref.finalize(self, _close, followers, self._joined)
+        """Have all ranks leave; also done when this object is no longer used"""
+
+    @classmethod
+    def start(cls, place: Place, plan: Plan) -> Self | None:
+        """Have the other ranks load their shares; None if there are none. Raises ConfigError if
+        another model of this process is on several GPUs.
+        """
+        if len(place.devices) == 1:
+            return None
+        if place.device.type == "cuda":
+            check_alone()
+        is_stuck = partial(_is_busy, place.device)
+        followers = Followers(MODULE, place.names, is_stuck=is_stuck)
+        team = cls(followers, place)
+        try:
+            followers.tell_each(lambda rank: Start(place.config, plan, rank))
+        except BaseException:
+            team.close()
+            raise
+        return team
+
+    def join(self, hidden_size: int) -> Ranks:
+        """Once rank 0 has loaded its share, too. Raises RankError if another could not."""
+        followers, place = self.followers, self._place
+        followers.wait_ready()
+        size = len(place.devices)
+        store, port = meeting_place(size)
+        is_gpu = place.device.type == "cuda"
+        with self._all_or_none(Join(port)), self.waiting() if is_gpu else nullcontext():
+            ranks = connect(place.device, store, place.rank, size, hidden_size)
+        self._joined.append(ranks)
+        followers.wait_ready()
+        return ranks
+
+    def working_on(self, call: Call) -> AbstractContextManager[None]:
+        """Around rank 0's own part of a call. Raises RankError if it fails, for whatever reason."""
+        return self._all_or_none(call)
+
+    def is_alive(self) -> bool:
+        """Whether the ranks can go on."""
+        return self.followers.failure is None
+
+    @contextmanager
+    def _all_or_none(self, message: object) -> Iterator[None]:
+        self.followers.tell(message)
+        try:
+            yield
+        except Exception as error:  # whatever it is, ranks are no longer at the same place
+            raise self.followers.explained(error) from error
+
+
+def _close(followers: Followers, joined: list[Ranks]) -> None:
+    followers.close()
+    for ranks in joined:
+        ranks.close()
+
+
+def _is_busy(device: torch.device) -> bool:
+    """Whether it has work that has not ended."""
+    return device.type == "cuda" and not torch.cuda.default_stream(device).query()

@@ -1,0 +1,1 @@
+"""haast inside other programs; each needs an extra of its own."""

@@ -1,0 +1,74 @@
+"""Ranks on the GPUs of a host: few rows by peer memory, many by NCCL."""
+
+import gc
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from haast import ops
+from haast.config import ConfigError
+from haast.parallel.collectives import WAIT_S, Store
+from haast.parallel.peer_memory import PeerMemory
+
+
+def check_alone() -> None:
+    """Raises ConfigError if this process has ranks on GPUs already, even once garbage is gone."""
+    if dist.is_initialized():
+        gc.collect()
+    if dist.is_initialized():
+        raise ConfigError("another model of this process is on several GPUs; one can be at a time")
+
+
+class GpuRanks:
+    """See `haast.parallel.collectives.Ranks`; everything may be captured by CUDA graphs once it has
+    run before. Uses torch's default process group, which peer memory asks for."""
+
+    def __init__(
+        self, device: torch.device, store: Store, rank: int, size: int, hidden_size: int
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        torch.cuda.set_device(device)
+        dist.init_process_group(
+            "nccl",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=WAIT_S),
+            device_id=device,
+        )
+        self.peers = PeerMemory(device, rank, size, hidden_size)
+        dist.barrier()
+
+    def add_rms_norm(
+        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """See Ranks."""
+        if self.peers.why_not(x, delta, weight) is None:
+            return self.peers.add_rms_norm(x, delta, weight, eps)
+        return self.add_rms_norm_by_nccl(x, delta, weight, eps)
+
+    def add_rms_norm_by_nccl(
+        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """However many rows there are."""
+        dist.all_reduce(delta)
+        return ops.add_rms_norm(x, delta, weight, eps)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """See Ranks."""
+        parts = torch.empty(self.size, *x.shape, dtype=x.dtype, device=x.device)
+        dist.all_gather_into_tensor(parts, x)
+        return parts.transpose(0, 1).reshape(len(x), -1)
+
+    def pass_on(self, x: Tensor) -> None:
+        """See Ranks."""
+        dist.broadcast(x, 0)
+
+    def close(self) -> None:
+        """See Ranks."""
+        of_torch: Any = dist.distributed_c10d
+        of_torch._abort_process_group()

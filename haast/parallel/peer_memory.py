@@ -1,0 +1,90 @@
+"""What few rows of all GPUs of a host add up to, by one kernel. See cuda/join_ranks.cu."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from haast.cuda.launcher import launch
+from haast.ops import why_no_kernels
+
+SIZES = (2, 4, 8)
+"""Numbers of ranks that there is a kernel for"""
+MOST_SENT = 256
+"""Rows that a GPU may send at a time, over all others; NCCL brings more of them sooner"""
+MAX_HIDDEN = 4096
+_CHUNK = 8
+_WARP = 32
+_SLOTS, _HALVES, _PIECE_BYTES = 2, 2, 16
+
+
+class PeerMemory:
+    """A piece of every GPU's memory that all others write, and how often each row was joined.
+
+    All ranks make it together, and call it alike, in the same order.
+    """
+
+    def __init__(self, device: torch.device, rank: int, size: int, hidden_size: int) -> None:
+        self.device = device
+        self.rank = rank
+        self.size = size
+        self.hidden_size = hidden_size
+        self.max_rows = MOST_SENT // size
+        self._why_not = _why_not(device, size, hidden_size)
+        if self._why_not is None:
+            self._open()
+
+    def why_not(self, x: Tensor, delta: Tensor, weight: Tensor) -> str | None:
+        """Why the kernel does not serve a call, or None."""
+        if any(tensor.dtype != torch.bfloat16 for tensor in (x, delta, weight)):
+            return "takes torch.bfloat16"
+        if len(x) > self.max_rows:
+            return f"takes up to {self.max_rows} rows, got {len(x)}"
+        return self._why_not
+
+    def add_rms_norm(
+        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """See `haast.parallel.collectives.Ranks`."""
+        total, out = torch.empty_like(x), torch.empty_like(x)
+        chunks = self.hidden_size // _CHUNK
+        if len(x):
+            launch(
+                "join_ranks",
+                f"join_ranks_{self.size}",
+                grid=len(x),
+                block=-(-chunks // _WARP) * _WARP,
+                shared_bytes=0,
+                args=(
+                    *(x, delta, weight, total, out, float(eps), chunks),
+                    *(self._inboxes, self._epochs, self.rank, self.max_rows),
+                ),
+            )
+        return total, out
+
+    def _open(self) -> None:
+        """Its own inbox, and where those of the others are."""
+        from torch.distributed import _symmetric_memory  # needs a torch for GPUs
+
+        symmetric: Any = _symmetric_memory
+        pieces = _HALVES * self.hidden_size // _CHUNK
+        nbytes = _SLOTS * self.size * self.max_rows * pieces * _PIECE_BYTES
+        self._inbox = symmetric.empty(nbytes, dtype=torch.uint8, device=self.device)
+        self._memory = symmetric.rendezvous(self._inbox, dist.group.WORLD)
+        views = [self._memory.get_buffer(r, (nbytes,), torch.uint8) for r in range(self.size)]
+        assert views[self.rank].data_ptr() == self._inbox.data_ptr(), "not the inbox's own address"
+        self._inbox.zero_()
+        addresses = [view.data_ptr() for view in views]
+        self._inboxes = torch.tensor(addresses, dtype=torch.int64, device=self.device)
+        self._epochs = torch.zeros(self.max_rows, dtype=torch.int32, device=self.device)
+        torch.cuda.synchronize(self.device)
+
+
+def _why_not(device: torch.device, size: int, hidden_size: int) -> str | None:
+    """Why the kernel serves no call at all, or None."""
+    if size not in SIZES:
+        return f"takes {SIZES} ranks, got {size}"
+    if hidden_size % _CHUNK or not 0 < hidden_size <= MAX_HIDDEN:
+        return f"takes rows of a multiple of {_CHUNK} up to {MAX_HIDDEN}, got {hidden_size}"
+    return why_no_kernels(device)

@@ -1,0 +1,103 @@
+"""Nothing that another kernel writes is touched before griddepcontrol.wait: what code tells."""
+
+import re
+import sys
+
+import pytest
+
+from haast.cuda.build import SOURCES, build
+
+from .delays import DELAYS, KERNELS, PLANTED
+from .early import early_accesses, problems_before_the_wait
+from .sass import disassemble, parse
+from .test_sass import MODULES, kernels
+from .test_sass_rules import kernel
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="kernels are built on Linux")
+WEIGHTS = (
+    ("rms_norm_bf16", 3, {1}),
+    ("add_rms_norm_bf16", 5, {2}),
+    (r"linear_mma_m\d+", 4, {1}),
+    (r"shortlist_scan_m\d+", 5, {1}),
+    (r"join_ranks_\d+", 8, {2, 6}),
+)
+"""Kernels that read weights before the wait: addresses that they take, those of weights"""
+ANY = (".*", 99, frozenset())
+READ = "LDG.E.128 R8, desc[UR6][R2.64]"
+
+
+def rule_of(name):
+    return next(rule for rule in (*WEIGHTS, ANY) if re.fullmatch(rule[0], name))
+
+
+def problems(kernel):
+    _, num_pointers, weights = rule_of(kernel.name)
+    return problems_before_the_wait(kernel, num_pointers, frozenset(weights))
+
+
+@on_linux
+@pytest.mark.parametrize("module", MODULES)
+def test_kernels_wait_first(module):
+    found = {kernel.name: problems(kernel) for kernel in kernels(module)}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@on_linux
+def test_every_row_is_about_kernels_that_do_so():
+    begin_early = {k.name for module in MODULES for k in kernels(module) if early_accesses(k)}
+    assert {name for name in begin_early if rule_of(name) is ANY} == set()
+    assert [r for r, *_ in WEIGHTS if not any(re.fullmatch(r, name) for name in begin_early)] == []
+
+
+@on_linux
+@pytest.mark.parametrize("flags", [(), (DELAYS,)], ids=["plain", "late"])
+def test_planted_races_are_found_in_real_code(flags, tmp_path):
+    build(PLANTED, tmp_path, (*flags, f"-I{SOURCES}"))
+    found = {k.name: k for k in parse(disassemble(tmp_path / "planted.cubin"))}
+    assert set(found) == set(KERNELS)
+    assert problems(found["planted_right"]) == []
+    (read,) = problems_before_the_wait(found["planted_reads_early"], 2, frozenset())
+    assert read.startswith("LDG") and read.endswith("reads parameter 0 before the wait")
+    (written,) = problems(found["planted_writes_early"])
+    assert written.startswith("STG") and written.endswith("may write before the wait")
+    sleeps = [k.count("NANOSLEEP") for k in found.values()]
+    assert all(sleeps) if flags else not any(sleeps)
+
+
+def lines(text, num_pointers=4, weights=frozenset({1})):
+    return problems_before_the_wait(kernel(text), num_pointers, weights)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (f"LDC.64 R2, c[0x0][0x218]\n{READ}\nACQBULK\n", ""),
+        (f"LDC.64 R2, c[0x0][0x210]\nACQBULK\n{READ}\n", ""),
+        (f"LDC.64 R2, c[0x0][0x210]\n{READ}\nACQBULK\n", "parameter 0 "),
+        (f"LDC.64 R2, c[0x0][0x210]\n{READ}\n", "parameter 0 "),
+        (f"LDC.64 R2, c[0x0][0x210]\n@P0 ACQBULK\n{READ}\n", "parameter 0 "),
+        # through arithmetic, a number on the way, a uniform register, a guarded move
+        (f"LDC.64 R4, c[0x0][0x218]\nIADD3 R2, P1, R4, c[0x0][0x230], RZ\n{READ}\n", ""),
+        (f"ULDC.64 UR4, c[0x0][0x220]\nIMAD.U32 R2, RZ, RZ, UR4\n{READ}\n", "parameter 2 "),
+        (
+            f"LDC.64 R2, c[0x0][0x218]\nULDC UR4, c[0x0][0x224]\n@P0 MOV R3, UR4\n{READ}\n",
+            "parameter 1, 2 ",
+        ),
+        (f"LDS.64 R2, [R9]\n{READ}\nACQBULK\n", "nobody knows which"),
+        # on one of two ways, and round a loop
+        (f"LDC.64 R2, c[0x0][0x210]\n@P0 BRA `(.L_1)\nACQBULK\n.L_1:\n{READ}\n", "parameter 0 "),
+        (f".L_1:\n{READ}\nLDC.64 R2, c[0x0][0x210]\n@P0 BRA `(.L_1)\nACQBULK\n", "parameter 0 "),
+        ("STG.E.64 desc[UR10][R2.64+0x4], R24\nACQBULK\n", "may write"),
+        ("RED.E.ADD.STRONG.GPU desc[UR10][R2.64], R24\nACQBULK\n", "may write"),
+        ("UBLKCP.G.S [UR22], [UR20], UR6\nACQBULK\n", "may write"),
+        (
+            "ULDC.64 UR20, c[0x0][0x218]\nULDC.64 UR22, c[0x0][0x210]\n"
+            "UBLKCP.S.G [UR22], [UR20], UR6, desc[UR18]\nACQBULK\n",
+            "",
+        ),
+        ("STS.128 [R32], R32\nLDS R4, [R8]\nACQBULK\n", ""),
+    ],
+)
+def test_accesses_before_the_wait(text, expected):
+    found = lines(text + "EXIT")
+    assert [expected in line for line in found] == ([True] if expected else []), found
