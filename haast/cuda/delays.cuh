@@ -1,7 +1,7 @@
 // What a build with -DHAAST_DELAYS adds: CTAs and warps that come late, so that those which touch
 // memory too early meet them. For tests; nothing that is shipped has it.
 #pragma once
-#include <cstdint>
+#include "clock.cuh"
 
 namespace haast {
 
@@ -15,12 +15,6 @@ __device__ __forceinline__ uint32_t clock_now() {
   uint32_t ticks;
   asm volatile("mov.u32 %0, %%clock;" : "=r"(ticks));
   return ticks;
-}
-
-__device__ __forceinline__ uint64_t nanoseconds() {
-  uint64_t ns;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
-  return ns;
 }
 
 // Lanes that are together stay so.

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cuda_bf16.h>
 
+#include "clock.cuh"
+
 #ifdef HAAST_DELAYS
 #include "delays.cuh"
 #else
@@ -99,12 +101,6 @@ __device__ __forceinline__ bool is_complete(uint32_t bar, uint32_t parity) {
       : "r"(bar), "r"(parity)
       : "memory");
   return done;
-}
-
-__device__ __forceinline__ uint64_t nanoseconds() {
-  uint64_t now;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-  return now;
 }
 
 // Where a ring of stages stands; every role walks it in step.

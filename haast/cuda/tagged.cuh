@@ -84,6 +84,7 @@ __device__ __forceinline__ uint32_t pair_of(uint32_t first, uint32_t second) {
 // A warp reads until what it has read is all there: read() loads and says what is wrong.
 template <class Read>
 __device__ __forceinline__ void poll(Read read) {
+  delay_some();
   for (uint32_t polls = 0; __any_sync(~0u, read() != 0);)
     if (++polls == MOST_POLLS) __trap();
 }
