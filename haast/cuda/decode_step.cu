@@ -203,6 +203,13 @@ struct Math {
       w.pair[i] = warp + i * STEP_WARPS < blocks_of_h() ? pair_at(weight, i) : 0;
   }
 
+  __device__ __forceinline__ void put(const Vector<H_BLOCKS>& v, bf16* row) const {
+#pragma unroll
+    for (int i = 0; i < H_BLOCKS; ++i)
+      if (warp + i * STEP_WARPS < blocks_of_h())
+        *reinterpret_cast<uint32_t*>(row + element(i)) = v.pair[i];
+  }
+
   __device__ __forceinline__ float sum_of_math(float v, int which) {
     v = sum_of_lanes(v);
     if (lane == 0) m.warp_sums[which][warp] = v;
@@ -313,7 +320,11 @@ __device__ void multiply(Memory& m, const Step& s, int warp, int lane, uint32_t 
   math.load_weight(m.net.norm, math.norm);
   math.add_terms(math.tag);
   stamp(s, layers, 0);
-  math.dense(DenseOperand<H_BLOCKS>(math.normed(0), lane), m.head);
+  const Vector<H_BLOCKS> hidden = math.normed(0);
+  if (s.logits)
+    math.dense(DenseOperand<H_BLOCKS>(hidden, lane), m.head);
+  else if (blockIdx.x == 0)
+    math.put(hidden, s.hidden);
   stamp(s, layers, 1);
   math.pass_on();
 }
@@ -380,18 +391,20 @@ __device__ void begin(Memory& m, const Network* net, const Step& s) {
 }  // namespace
 }  // namespace haast
 
-// Everything of `net` and `layers` is written once, by the host; state is {0, 0} at first.
+// Everything of `net` and `layers` is written once, by the host; state is {0, 0} at first. One of logits
+// and hidden is null.
 extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1)
     decode_step(const haast::Network* net, const haast::Layer* layers, const int* input_id,
                 const int* input_row, const int64_t* samples, const int* position,
                 const int* kv_len, const int* slot, const int* window_slot, const int* table_row,
-                const int* page_tables, haast::bf16* logits, uint64_t* stamps, int max_requests,
+                const int* page_tables, haast::bf16* logits, haast::bf16* hidden, uint64_t* stamps,
+                int max_requests,
                 int max_pages) {
   using namespace haast;
   extern __shared__ __align__(128) uint8_t bytes[];
   Memory& m = *reinterpret_cast<Memory*>(bytes);
-  const Step s{layers,    input_id,    input_row,    samples,   position, kv_len, slot, window_slot,
-               table_row, page_tables, max_requests, max_pages, logits,   stamps};
+  const Step s{layers, input_id, input_row, samples, position, kv_len, slot, window_slot, table_row,
+               page_tables, max_requests, max_pages, logits, hidden, stamps};
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   begin(m, net, s);
   if (warp < STEP_WARPS) {
@@ -406,7 +419,7 @@ extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1)
       wait_for_previous_kernel();
       Finisher{m, s, lane, load_word(m.net.state), static_cast<uint32_t>(which)}.run();
     } else if (which == FINISHERS) {
-      if (lane == 0) stream_weights(m);
+      if (lane == 0) stream_weights(m, s.logits != nullptr);
     } else {
       Fetch{m, lane}.weights(m.layer(0));
       Fetch{m, lane}.biases(layers, 0);

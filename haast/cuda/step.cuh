@@ -63,7 +63,7 @@ struct Step {
   const int *position, *kv_len, *slot, *window_slot, *table_row;
   const int* page_tables;  // [2, max_requests, max_pages]
   int max_requests, max_pages;
-  bf16* logits;      // [V]
+  bf16 *logits, *hidden;  // [V], or [H]: normalised, for another head
   uint64_t* stamps;  // [CTAs, MAX_LAYERS + 1, STAMPS] ns, or null
 };
 

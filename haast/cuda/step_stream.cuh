@@ -93,7 +93,7 @@ __device__ void fill_gap(const Stream& s, const bf16* weight, const Rows& r, int
   }
 }
 
-__device__ void stream_weights(Memory& m) {
+__device__ void stream_weights(Memory& m, bool has_head) {
   Stream s{m};
   const int layers = static_cast<int>(m.net.num_layers);
   for (int l = 0; l < layers; ++l) {
@@ -107,7 +107,7 @@ __device__ void stream_weights(Memory& m) {
     s.down(layer, l);
   }
   s.most_under_way = SLOTS;
-  s.dense(m.net.head, m.head, Part::HEAD, layers);
+  if (has_head) s.dense(m.net.head, m.head, Part::HEAD, layers);
   for (int i = 0; i < FINISHERS; ++i) s.stop();
 }
 

@@ -174,8 +174,6 @@ class TorchRunner:
     def _with_head(self, layout: Layout, step: Step) -> Layout:
         """By way of the shadow head if it gives a step's tokens; requests were entered."""
         has_none = self.model.shadow is None or not fits_shortlist(step)
-        if self._alone is not None and step.num_decodes == layout.num_requests == 1:
-            return layout  # its kernel has the whole head
         if has_none or self._extras.are_wanted(step):
             return layout
         self.num_short_steps += 1
@@ -184,7 +182,10 @@ class TorchRunner:
     def _replayed(self, layout: Layout, num_decodes: int) -> Tensor:
         """What graphs replay: logits of few rows, hidden states of many."""
         if self._alone is not None and layout.num_requests == num_decodes == 1:
-            return self._alone(self._inbox.of_one(layout, self._samples))
+            inputs = self._inbox.of_one(layout, self._samples)
+            if self.model.shadow is None:
+                return self._alone(inputs)
+            return self._logits(layout, self._alone.hidden(inputs))
         hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
         return self._logits(layout, hidden) if _has_logits(layout) else hidden
 

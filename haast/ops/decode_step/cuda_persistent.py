@@ -66,10 +66,24 @@ class DecodeStep:
         stamps  None, or [CTAs, MOST_STAMPED, len(PHASES)] int64: when each CTA got to the end of
                 each phase of each layer, in ns
         """
+        logits = self._network.head.new_empty(1, self._network.sizes.vocab)
+        self._launch(inputs, logits, None, stamps)
+        return logits
+
+    def hidden(self, inputs: StepInputs) -> Tensor:
+        """Hidden states [1, H] bf16, normalised, for a head that is computed apart."""
+        hidden = self._network.norm.new_empty(1, self._network.sizes.hidden)
+        self._launch(inputs, None, hidden, None)
+        return hidden
+
+    def _launch(
+        self,
+        inputs: StepInputs,
+        logits: Tensor | None,
+        hidden: Tensor | None,
+        stamps: Tensor | None,
+    ) -> None:
         table = inputs.page_tables
-        logits = torch.empty(
-            1, self._network.sizes.vocab, dtype=torch.bfloat16, device=table.device
-        )
         launch(
             SYMBOL,
             SYMBOL,
@@ -79,10 +93,10 @@ class DecodeStep:
             args=(
                 *(self._whole, self._layers, inputs.input_id, inputs.input_row, inputs.samples),
                 *(inputs.position, inputs.kv_len, inputs.slot, inputs.window_slot),
-                *(inputs.table_row, table, logits, stamps, table.shape[1], table.shape[2]),
+                *(inputs.table_row, table, logits, hidden, stamps),
+                *table.shape[1:],
             ),
         )
-        return logits
 
 
 def _buffers(sizes: tasks.Sizes, device: torch.device) -> tuple[Tensor, ...]:
