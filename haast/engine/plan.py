@@ -59,9 +59,8 @@ def make_plan(
     Raises ConfigError in one line if the wishes do not fit the model, the memory or the devices.
     """
     shares, device = shares_of(model, config.devices, len(devices)), devices[0]
-    for name in FOR_ONE_DEVICE:
-        if len(shares) > 1 and getattr(config, name):
-            raise ConfigError(f"{name} is for one device; devices '{config.devices}' are more")
+    if len(shares) > 1:
+        _check_limits_of_ranks(config)
     own = shares[0].local
     ops = choose_ops(config, own, encoding, device)
     batch_size = _batch_size(config, device)
@@ -70,10 +69,8 @@ def make_plan(
         _check_limits_of_kernels(config, batch_size)
     max_drafts = _max_drafts(config, batch_size, MAX_REQUESTS if has_attention else None)
     is_swizzled = any(runs_kernel(ops, name) for name in EXPERT_OPS)
-    ranks = [
-        rank_plan(share, device_name(place), encoding, is_swizzled)
-        for share, place in zip(shares, devices, strict=True)
-    ]
+    named = zip(shares, map(device_name, devices), strict=True)
+    ranks = [rank_plan(share, name, encoding, is_swizzled) for share, name in named]
     weight_bytes = ranks[0].weight_bytes
     if config.shortlist_head:
         weight_bytes += shadow_bytes(own.vocab_size, own.hidden_size)
@@ -131,6 +128,13 @@ def _batch_size(config: EngineConfig, device: torch.device) -> int:
     """As wished for; without a wish what a server of many users wants."""
     usual = DEFAULT_BATCH[device.type == "cuda"]
     return config.max_batch_size or min(usual, config.max_batch_input_tokens)
+
+
+def _check_limits_of_ranks(config: EngineConfig) -> None:
+    """Raises ConfigError for wishes that only one device could serve."""
+    for name in FOR_ONE_DEVICE:
+        if getattr(config, name):
+            raise ConfigError(f"{name} is for one device; devices '{config.devices}' are more")
 
 
 def _check_limits_of_kernels(config: EngineConfig, batch_size: int) -> None:

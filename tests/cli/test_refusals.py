@@ -91,7 +91,8 @@ def test_a_mistyped_flag_or_command_is_answered_with_the_right_one(refused):
     assert "--prompt" in refused("generate", "--promt", "Hello")
     assert refused("generat") == "no command 'generat'; did you mean generate?"
     everything = (
-        "bench, chat, coherence, deploy, generate, make-checkpoint, ops, plan, profile, serve"
+        "baseline, bench, chat, coherence, deploy, doctor, generate, journal, make-checkpoint, "
+        "ops, plan, profile, serve"
     )
     assert refused("xyzzy") == f"no command 'xyzzy'; there are {everything}"
 

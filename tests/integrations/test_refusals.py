@@ -41,10 +41,6 @@ def test_the_printed_config_tells_no_key():
     [
         (("--devices", "cpu"), "devices follows from gpus_per_replica; leave it out"),
         (
-            ("--tensor-parallel-size", "2"),
-            "--tensor-parallel-size is 2; --gpus-per-replica says that here",
-        ),
-        (
             ("--replicas", "3", "--max-replicas", "2"),
             "max_replicas is 2, less than replicas, which is 3",
         ),
@@ -52,3 +48,10 @@ def test_the_printed_config_tells_no_key():
 )
 def test_options_that_contradict(options, told):
     assert refused(*options) == told
+
+
+def test_gpus_of_a_replica_have_one_name():
+    with mock.patch.dict(os.environ):
+        result = CliRunner().invoke(command, ("--tensor-parallel-size", "2"))
+    why = "Error: --tensor-parallel-size is 2; --gpus-per-replica says that here"
+    assert result.exit_code == 2 and result.output.splitlines()[-1] == why

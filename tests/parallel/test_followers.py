@@ -20,7 +20,14 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def followers():
+def own():
+    """Children since then: a server of other tests may be one until the end of all."""
+    before = {*children()}
+    return lambda: [pid for pid in children() if pid not in before]
+
+
+@pytest.fixture
+def followers(own):
     """Two, of which both have answered once."""
     made = Followers(FAKE, NAMES)
     made.tell("ready")
@@ -45,10 +52,10 @@ def failure_of(followers):
     return followers.failure
 
 
-def test_they_are_ready_when_told_and_only_then(followers):
+def test_they_are_ready_when_told_and_only_then(followers, own):
     followers.tell("ready")
     followers.wait_ready()
-    assert len(children()) == 2 and followers.failure is None
+    assert len(own()) == 2 and followers.failure is None
 
 
 @pytest.mark.parametrize(
@@ -58,13 +65,13 @@ def test_they_are_ready_when_told_and_only_then(followers):
         ("kill", "was killed by SIGKILL"),
     ],
 )
-def test_one_that_dies_ends_all(followers, order, how):
+def test_one_that_dies_ends_all(followers, own, order, how):
     if order == "kill":
         os.kill(followers._all[1].process.pid, signal.SIGKILL)
     else:
         tell_one(followers, 2, order)
     assert failure_of(followers) == f"rank 2 (gpu:2) {how}"
-    until(lambda: children() == [])
+    until(lambda: own() == [])
     with pytest.raises(RankError, match=r"^rank 2 \(gpu:2\) "):
         followers.tell("ready")
 
@@ -77,11 +84,11 @@ def test_one_that_says_why_it_cannot_go_on(followers):
         followers.wait_ready()
 
 
-def test_one_that_stands_still_is_found(followers, monkeypatch):
+def test_one_that_stands_still_is_found(followers, own, monkeypatch):
     monkeypatch.setattr(module, "SILENCE_S", 2.0)
     tell_one(followers, 1, "stop")
     assert failure_of(followers) == "rank 1 (gpu:1) hangs: nothing came from it for 2 s"
-    until(lambda: children() == [])
+    until(lambda: own() == [])
 
 
 def test_one_that_only_waits_does_not_hang(followers, monkeypatch):
@@ -107,10 +114,10 @@ def test_an_error_of_rank_0_is_explained_by_the_rank_that_caused_it(followers):
     assert str(found) == "rank 1 (gpu:1) was killed by SIGKILL"
 
 
-def test_an_error_of_rank_0_alone_ends_the_others(followers, monkeypatch):
+def test_an_error_of_rank_0_alone_ends_the_others(followers, own, monkeypatch):
     monkeypatch.setattr(module, "EXPLAIN_S", 0.1)
     assert str(followers.explained(MemoryError("none"))) == "rank 0: MemoryError: none"
-    until(lambda: children() == [])
+    until(lambda: own() == [])
 
 
 def test_the_engine_is_told_at_once(followers):
@@ -122,21 +129,21 @@ def test_the_engine_is_told_at_once(followers):
 
 
 @pytest.mark.parametrize("order", ["ready", "sleep", "stop"])
-def test_whoever_is_closed_leaves(followers, order, monkeypatch):
+def test_whoever_is_closed_leaves(followers, own, order, monkeypatch):
     monkeypatch.setattr(module, "LEAVE_S", 0.5)
     followers.tell(order)
     followers.close()
-    assert children() == [] and followers.failure is None
+    assert own() == [] and followers.failure is None
 
 
-def test_they_leave_when_nobody_knows_them_any_more():
+def test_they_leave_when_nobody_knows_them_any_more(own):
     made = Followers(FAKE, NAMES)
     made.tell("ready")
     made.wait_ready()
-    assert len(children()) == 2
+    assert len(own()) == 2
     del made
     gc.collect()
-    assert children() == []
+    assert own() == []
 
 
 PARENT = f"""
