@@ -17,11 +17,7 @@ __device__ __forceinline__ uint32_t clock_now() {
   return ticks;
 }
 
-__device__ __forceinline__ uint64_t nanoseconds() {
-  uint64_t ns;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
-  return ns;
-}
+__device__ __forceinline__ uint64_t nanoseconds();  // ptx.cuh
 
 // Lanes that are together stay so.
 __device__ __forceinline__ void sleep_some(uint32_t ns) {
