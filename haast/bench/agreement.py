@@ -18,7 +18,7 @@ from haast.bench.machine import BenchError, one_line
 from haast.bench.whole_model import run
 from haast.config import EngineConfig, OpChoice
 from haast.engine.load import Loaded, Prepared, load, prepare
-from haast.engine.op_choice import are_capturable
+from haast.engine.op_choice import DECODE_STEP, are_capturable
 from haast.engine.request import Request, SamplingParams
 from haast.engine.sampling_params import MAX_LOGPROBS
 from haast.engine.score import score
@@ -103,6 +103,7 @@ def bf16_spacing(value: float) -> float:
 def with_pins(prepared: Prepared, pins: Mapping[str, str]) -> Prepared:
     """The same with other implementations of some ops. Raises BenchError for unknown ones."""
     known = {op.name: [ops.REFERENCE, *(k.name for k in op.kernels)] for op in ops.MODEL_OPS}
+    known[DECODE_STEP] = [ops.REFERENCE, ops.PERSISTENT]
     for name, implementation in pins.items():
         if implementation not in known.get(name, ()):
             allowed = ", ".join(known.get(name, known))

@@ -65,6 +65,12 @@ def short_symbol(name: str) -> str:
     return re.split(r"[<(]", plain)[0].split("::")[-1]
 
 
+def told_apart(name: str, layer: int | None, config: ModelConfig) -> str:
+    """A part's name; attention to a window is told apart from that to all keys."""
+    is_window = layer is not None and config.windows[layer] is not None
+    return f"{name}, window" if is_window and "attention" in name else name
+
+
 def kernel_parts(symbols: Sequence[str]) -> list[tuple[str, ...]]:
     """Parts of the network that each kernel of a step computes, in order; () = none known."""
     raw = [_words(symbol) for symbol in symbols]

@@ -62,18 +62,7 @@ class Place:
     """the first of the rows in which the span before has ended"""
 
 
-def phases(parts: Iterable[tuple[str, float, float, int]], begin_us: float = 0.0) -> list[Span]:
-    """Spans of (name, start_us, end_us, bytes), as a kernel that times itself tells them.
-
-    begin_us  what their times count from, such as the start of that kernel
-    """
-    return [
-        Span(name, begin_us + start, begin_us + end, Work(nbytes, 0))
-        for name, start, end, nbytes in parts
-    ]
-
-
-def with_phases(step: Step, symbol: str, parts: Iterable[tuple[str, float, float, int]]) -> Step:
+def with_phases(step: Step, symbol: str, phases: Iterable[Span]) -> Step:
     """The step with phases in place of its one kernel of that name; times from its start on.
 
     Raises ValueError unless there is exactly one.
@@ -81,7 +70,11 @@ def with_phases(step: Step, symbol: str, parts: Iterable[tuple[str, float, float
     found = [span for span in step.spans if span.symbol == symbol]
     if len(found) != 1:
         raise ValueError(f"a step with one {symbol} is needed; this one has {len(found)}")
-    inside = [replace(span, symbol=symbol) for span in phases(parts, found[0].start_us)]
+    begin = found[0].start_us
+    inside = [
+        replace(one, start_us=begin + one.start_us, end_us=begin + one.end_us, symbol=symbol)
+        for one in phases
+    ]
     return in_order(step.begin_us, [*(s for s in step.spans if s is not found[0]), *inside])
 
 

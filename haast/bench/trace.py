@@ -14,12 +14,28 @@ from torch.profiler import ProfilerActivity, profile
 
 from haast.bench.decode import SKIPPED
 from haast.bench.graph_experts import GraphExperts
-from haast.bench.kernel_roles import DecodeShape, kernel_parts, kernel_works, short_symbol
+from haast.bench.kernel_roles import (
+    DecodeShape,
+    kernel_parts,
+    kernel_works,
+    short_symbol,
+    told_apart,
+)
 from haast.bench.machine import BenchError
+from haast.bench.phases import median_stamps, phase_spans
 from haast.bench.rooflines import Ceilings
-from haast.bench.timeline import Span, Step, in_order, median_step, table, trace_events
+from haast.bench.timeline import (
+    Span,
+    Step,
+    in_order,
+    median_step,
+    table,
+    trace_events,
+    with_phases,
+)
 from haast.bench.whole_model import Subject, random_prompts, run, submit
 from haast.model.kv_cache import CACHE_DTYPES
+from haast.ops.decode_step.cuda_persistent import SYMBOL
 
 STEPS = 24
 """Steps that are watched, fewer where the output is short"""
@@ -29,8 +45,10 @@ CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 DETAILS = ("grid", "block", "shared memory", "registers per thread", "bytes")
 TO_DEVICE, TO_HOST = "Memcpy HtoD", "Memcpy DtoH"
 COPY, TORCH = "copy", "torch"
-Profiled = tuple[list["Raw"], list[Tensor | None]]
-"""Events, and of each step its expert offsets [layers, E + 1]"""
+STAMPED = 9
+"""Runs of the persistent kernel that time its phases; the median one counts"""
+Profiled = tuple[list["Raw"], list[Tensor | None], Tensor | None]
+"""Events, of each step its expert offsets [layers, E + 1], and stamps of the persistent kernel"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ def trace(
         submit(subject.loaded.engine, prompts, output_len)
         count = min(STEPS, output_len - 2 * SKIPPED)
         before = max(SKIPPED, (output_len - count) // 2)
-        events, offsets = _profiled(subject, batch, before, count, experts)
+        events, offsets, stamps = _profiled(subject, batch, before, count, experts)
         found = split(events)
         if len(found) != count:
             raise BenchError(f"{count} steps ran, and the profiler saw results of {len(found)}")
@@ -107,7 +125,16 @@ def trace(
         steps = [as_step(*part, shape) for part, shape in zip(found, shapes, strict=True)]
         steady = steps[UNSTEADY:]
         middle = median_step(steady)
-        yield Traced(shapes[steps.index(middle)], middle, len(steady))
+        shape = shapes[steps.index(middle)]
+        yield Traced(shape, _with_stamps(middle, stamps, shape), len(steady))
+
+
+def _with_stamps(step: Step, stamps: Tensor | None, shape: DecodeShape) -> Step:
+    """With the phases of its persistent kernel, if it has one."""
+    own_us = [span.own_us for span in step.spans if span.symbol == SYMBOL]
+    if stamps is None or not own_us:
+        return step
+    return with_phases(step, SYMBOL, phase_spans(stamps, shape, own_us[0]))
 
 
 def _profiled(
@@ -117,13 +144,16 @@ def _profiled(
     ticks = run(subject.loaded)
     full = (tick for tick in ticks if len(tick.outputs) == batch)
     reached = sum(1 for _ in islice(full, before))
+    has_guesses = subject.plan.speculative_config is not None
+    is_alone = batch == 1 and subject.loaded.runner.has_persistent and not has_guesses
     offsets: list[Tensor | None] = []
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for tick in islice(ticks, count):
             reached += len(tick.outputs) == batch
-            offsets.append(experts.snapshot(batch))
+            offsets.append(None if is_alone else experts.snapshot(batch))
         torch.cuda.synchronize()
+    stamps = _stamps(subject) if is_alone and reached == before + count else None
     for _ in ticks:
         pass
     if reached != before + count:
@@ -131,7 +161,13 @@ def _profiled(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "profile.json"
         profiler.export_chrome_trace(str(path))
-        return read_events(json.loads(path.read_text())), offsets
+        return read_events(json.loads(path.read_text())), offsets, stamps
+
+
+def _stamps(subject: Subject) -> Tensor:
+    """Of the last step, on the host."""
+    runs = [subject.loaded.runner.stamped_decode() for _ in range(STAMPED)]
+    return median_stamps([stamps.cpu() for stamps in runs])
 
 
 def _shape(subject: Subject, batch: int, context: int, offsets: Tensor | None) -> DecodeShape:
@@ -188,9 +224,7 @@ def as_step(begin_us: float, events: Sequence[Raw], shape: DecodeShape) -> Step:
     spans = []
     for event, some, (layer, work) in zip(events, parts, works, strict=True):
         details = event.details if layer is None else {"layer": layer, **event.details}
-        name = _name(event.symbol, some)
-        if "attention" in some and layer is not None and shape.config.windows[layer] is not None:
-            name += ", window"
+        name = told_apart(_name(event.symbol, some), layer, shape.config)
         symbol = short_symbol(event.symbol)
         spans.append(Span(name, event.start_us, event.end_us, work, symbol, details))
     return in_order(begin_us, spans)

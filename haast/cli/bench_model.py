@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haast.cli.options import FILE, model_options
+from haast.cli.options import FILE, model_options, shortlist_option
 from haast.cli.results import OUT, finish
 from haast.cli.shapes import model_option, numbers_option, tokens_option
 from haast.cli.speculation import speculative_option
@@ -22,6 +22,7 @@ positive = click.IntRange(1)
 
 @click.command("decode", short_help="A model's decode steps at some batch sizes.")
 @model_options
+@shortlist_option
 @numbers_option("--batch", "1,8,32,64,128,256", "Requests at a time, with commas between.")
 @click.option("--input", "input_len", type=positive, default=1024, show_default=True)
 @click.option("--output", "output_len", type=click.IntRange(16), default=128, show_default=True)

@@ -101,6 +101,13 @@ _MODEL_OPTIONS = (
     ),
 )
 
+shortlist_option = click.option(
+    "--shortlist-head",
+    is_flag=True,
+    help="Steps of up to 16 rows find their tokens by an 8-bit shadow of the language-model "
+    "head where that gives the same ones: greedy, or a top-k up to 64, or min-p alone.",
+)
+
 _ENGINE_OPTIONS = (
     click.option(
         "--max-batch-input-tokens",
@@ -128,12 +135,7 @@ _ENGINE_OPTIONS = (
         help="An answer's tokens depend on its request alone, to the bit, not on the batch. "
         "Slower; takes a GPU with kernels.",
     ),
-    click.option(
-        "--shortlist-head",
-        is_flag=True,
-        help="Steps of up to 16 rows find their tokens by an 8-bit shadow of the language-model "
-        "head where that gives the same ones: greedy, or a top-k up to 64, or min-p alone.",
-    ),
+    shortlist_option,
     click.option(
         "--kv-cache-page-size",
         "--block-size",

@@ -428,6 +428,7 @@ extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1)
     }
     __syncwarp();
   }
+  wait_for_previous_kernel();  // long over; the warp that streams has not asked
   __syncthreads();
   if (threadIdx.x == 0 && atomicAdd(m.net.state + 1, 1) == gridDim.x - 1) {
     m.net.state[0] = load_word(m.net.state) + static_cast<uint32_t>(m.net.num_layers);

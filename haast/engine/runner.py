@@ -120,6 +120,20 @@ class TorchRunner:
         layout = Layout(step.num_tokens, len(step.requests), 0)
         return self.compute(self._call(step, layout, None, is_replayed=False))
 
+    @property
+    def has_persistent(self) -> bool:
+        """Whether decodes of one request run in one kernel."""
+        return self._alone is not None
+
+    @torch.inference_mode()
+    def stamped_decode(self) -> Tensor:
+        """Compute the last step, a decode of one request, again; its stamps, see `ops.DecodeStep`.
+
+        Its input is the token that was sampled since: it leaves other keys at that position.
+        """
+        assert self._alone is not None
+        return self._alone.stamped(self._inbox.of_one(Layout(1, 1, 1), self._samples))
+
     def forget(self, request: Request) -> None:
         """No later step continues the request."""
         self._tables.leave(request)

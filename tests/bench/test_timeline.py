@@ -11,7 +11,6 @@ from haast.bench.timeline import (
     Step,
     in_order,
     median_step,
-    phases,
     places,
     table,
     table_lines,
@@ -137,9 +136,9 @@ def test_phases_of_one_kernel_take_its_place():
         [kernel("copy", 0, 4), kernel("step", 5, 45, symbol="whole_step"), kernel("copy", 45, 46)],
     )
     told = [
-        ("qkv 0", 1.0, 11.0, 31 * MB),
-        ("attention 0", 10.0, 18.0, 2 * MB),
-        ("head", 21.0, 40.0, 9),
+        Span("qkv 0", 1.0, 11.0, Work(31 * MB, 0)),
+        Span("attention 0", 10.0, 18.0, Work(2 * MB, 0), details={"layer": 0}),
+        Span("head", 21.0, 40.0, Work(9, 0)),
     ]
     found = with_phases(step, "whole_step", told)
     assert [(s.name, s.start_us - 100, s.end_us - 100, s.symbol) for s in found.spans] == [
@@ -152,6 +151,6 @@ def test_phases_of_one_kernel_take_its_place():
     rows = {row["name"]: row for row in table(found, CEILINGS)["rows"]}
     assert (rows["qkv 0"]["us"], rows["qkv 0"]["gap_us"], rows["head"]["gap_us"]) == (12, 2, 3)
     assert rows["qkv 0"]["nbytes"] == 31 * MB and found.us == step.us == 46
-    assert [span.work.nbytes for span in phases(told)] == [31 * MB, 2 * MB, 9]
+    assert found.spans[2].details == {"layer": 0}
     with pytest.raises(ValueError, match="a step with one other is needed; this one has 0"):
         with_phases(step, "other", told)

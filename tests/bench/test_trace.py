@@ -17,6 +17,7 @@ from haast.bench.trace import as_step, check_trace, read_events, split, write_tr
 from haast.bench.whole_model import Subject, watching
 from haast.config import EngineConfig
 from haast.engine.load import load, prepare
+from haast.ops.decode_step.cuda_persistent import MOST_STAMPED, PHASES
 
 from .rehearsal import CEILINGS
 from .test_whole_model import FakeEvent
@@ -121,6 +122,50 @@ def test_the_median_step_of_each_batch(subject, tmp_path):
     assert {event["pid"] for event in written["traceEvents"]} == {1, 3}
     assert len([e for e in written["traceEvents"] if e["ph"] == "X"]) == 2 * len(STEP)
     assert found[0].title == "decode step, batch 1, 15 keys, 4.0 experts a layer"
+
+
+class FakePersistent:
+    """Two CTAs that end phases 0.1 us apart, each run later ones slower than the one before."""
+
+    def __init__(self):
+        self.inputs = []
+
+    def stamped(self, inputs):
+        self.inputs.append((int(inputs.position), int(inputs.kv_len)))
+        ends = torch.arange(6 * len(PHASES) + 2)
+        stamps = torch.zeros(2, MOST_STAMPED, len(PHASES), dtype=torch.int64)
+        stamps.view(2, -1)[0, : len(ends)] = 10**18 + (90 + len(self.inputs)) * ends
+        stamps.view(2, -1)[1, : len(ends)] = 10**18 + (100 + len(self.inputs)) * ends
+        return stamps
+
+
+LONE = [TO_DEVICE, "decode_step", "sample_bf16", TO_HOST]
+
+
+def test_a_lone_request_s_step_has_the_kernel_s_phases(subject, monkeypatch):
+    monkeypatch.setattr("tests.bench.test_trace.STEP", LONE)
+    subject.loaded.runner._alone = alone = FakePersistent()
+    (found,) = trace.trace(subject, (1,), 5, 16, GraphExperts())
+    assert alone.inputs == [(16, 17)] * 9, "a step more is in flight when the twelfth token is told"
+    spans = found.step.spans
+    assert [spans[0].name, *(span.name for span in spans[-2:])] == ["copy", "sample", "copy"]
+    inside = [span for span in spans if span.symbol == "decode_step"]
+    assert [span.name for span in inside[:9]] == [
+        *("x", "qkv", "attention, window", "o", "router", "up", "gated", "down", "x")
+    ]
+    assert inside[-1].end_us == pytest.approx(spans[-2].start_us) and found.step.us == 4 * 2.5
+    scale = 2.5 / (0.105 * 49)  # the median run of nine took longer than the kernel in the step
+    assert inside[3].own_us == pytest.approx(0.105 * scale)
+    assert len(inside) == 6 * 8 + 2 and inside[8].details == {"layer": 1}
+    rows = {row["name"]: row for row in found.row(CEILINGS)["rows"]}
+    assert rows["qkv"]["calls"] == rows["x"]["calls"] - 1 == 6
+    assert rows["x"]["percent_of_ceiling"] == 0 and rows["down"]["percent_of_ceiling"] > 0
+
+
+def test_a_step_of_several_kernels_needs_no_phases(subject):
+    subject.loaded.runner._alone = FakePersistent()
+    found = list(trace.trace(subject, (1, 3), 5, 16, GraphExperts()))
+    assert [len(one.step.spans) for one in found] == [len(STEP)] * 2
 
 
 def test_too_few_full_steps(subject):

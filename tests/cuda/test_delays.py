@@ -8,7 +8,9 @@ from haast.bench.machine import why_no_hopper
 from haast.config import EngineConfig
 from haast.cuda import launcher
 from haast.engine.load import load, prepare
+from haast.engine.op_choice import choose_decode_step
 from haast.model.config_file import read_model_config
+from haast.ops import PERSISTENT
 
 from . import delays
 from .delays import FOLDER, NUM_LAYERS, Cubins, count_wrong, differences, expected, small_config
@@ -55,10 +57,15 @@ def test_cubins_are_swapped_and_swapped_back(tmp_path):
     assert (launcher.CUBINS, launcher._library, launcher._kernel) == before
 
 
-def test_the_model_has_real_sizes_and_few_layers(tmp_path):
+def test_the_model_has_real_sizes_and_few_layers(tmp_path, monkeypatch):
     config = read_model_config(small_config(tmp_path) / "config.json")
     assert (config.num_layers, config.hidden_size, config.num_experts) == (NUM_LAYERS, 2880, 32)
     assert set(config.windows) == {128, None}
+    engine = EngineConfig(devices="gpu")
+    monkeypatch.setattr("haast.engine.op_choice.why_no_kernels", lambda device: None)
+    monkeypatch.setattr("haast.engine.op_choice.num_ctas_of", lambda device: delays.CTAS)
+    chosen = choose_decode_step(engine, config, "mxfp4", [torch.device("cuda")])
+    assert 1 in delays.STEPS and chosen.implementation == PERSISTENT, "one request runs its kernel"
 
 
 def test_a_batch_is_told_by_tokens_logits_and_caches():

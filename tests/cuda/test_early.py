@@ -20,8 +20,13 @@ WEIGHTS = (
     (r"linear_mma_m\d+", 4, {1}),
     (r"shortlist_scan_m\d+", 5, {1}),
     (r"join_ranks_\d+", 8, {2, 6}),
+    ("decode_step", 13, {0, 1}),
 )
 """Kernels that read weights before the wait: addresses that they take, those of weights"""
+TABLES = {"decode_step": {"LDG.E.64", "LDG.E.U16.CONSTANT", "UBLKCP.S.G", "UBLKPF.L2"}}
+"""Kernels whose parameters lead to tables of addresses, some of what is written: which of these an
+access goes by its code does not tell. So before the wait they have only the instructions by which
+tables and weights are read, none by which words of other CTAs are; the sources tell the rest."""
 ANY = (".*", 99, frozenset())
 READ = "LDG.E.128 R8, desc[UR6][R2.64]"
 
@@ -47,6 +52,29 @@ def test_every_row_is_about_kernels_that_do_so():
     begin_early = {k.name for module in MODULES for k in kernels(module) if early_accesses(k)}
     assert {name for name in begin_early if rule_of(name) is ANY} == set()
     assert [r for r, *_ in WEIGHTS if not any(re.fullmatch(r, name) for name in begin_early)] == []
+
+
+@on_linux
+def test_kernels_with_tables_read_them_and_weights():
+    for name, opcodes in TABLES.items():
+        (found,) = (k for module in MODULES for k in kernels(module) if k.name == name)
+        early = early_accesses(found)
+        assert {access.instruction.opcode for access in early} == opcodes
+        all_reads = [i.opcode for block in found.blocks for i in block if i.base.startswith("LD")]
+        assert "LDG.E.STRONG.GPU" in all_reads, "words of other CTAs, after the wait"
+
+
+def test_what_streams_and_fetches_before_the_wait_names_weights_only():
+    """All of step_stream.cuh but the keys, which are fetched after it."""
+    early, _, late = (SOURCES / "step_stream.cuh").read_text().partition("void keys(")
+    assert "k_cache" in late and "wait_for_previous_kernel" not in early
+    fields = r"\b(?:layer|layer\(\S+\)|net)\.(\w+)"
+    named = set(re.findall(fields, early)) - {"num_experts", "num_heads", "num_layers", "hidden"}
+    assert named == {
+        *("attn_norm", "mlp_norm", "sinks", "head", "up_weight", "up_bias", "down_weight"),
+        *("down_bias", "qkv_weight", "qkv_bias", "out_weight", "out_bias"),
+        *("router_weight", "router_bias"),
+    }
 
 
 @on_linux

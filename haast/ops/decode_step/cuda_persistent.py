@@ -60,6 +60,14 @@ class DecodeStep:
         """On the device, besides the network."""
         return sum(t.nbytes for t in (*self._buffers, self._whole, self._layers))
 
+    def stamped(self, inputs: StepInputs) -> Tensor:
+        """Stamps of a step, zero where a CTA has none; does not wait."""
+        device = inputs.page_tables.device
+        shape = (tasks.num_ctas_of(device), MOST_STAMPED, len(PHASES))
+        stamps = torch.zeros(shape, dtype=torch.int64, device=device)
+        self(inputs, stamps)
+        return stamps
+
     def __call__(self, inputs: StepInputs, stamps: Tensor | None = None) -> Tensor:
         """Logits [1, V] bf16; does not wait.
 
