@@ -17,11 +17,6 @@ __device__ __forceinline__ uint32_t clock_now() {
   return ticks;
 }
 
-<<<<<<< HEAD
-=======
-__device__ __forceinline__ uint64_t nanoseconds();  // ptx.cuh
-
->>>>>>> phases
 // Lanes that are together stay so.
 __device__ __forceinline__ void sleep_some(uint32_t ns) {
   const uint32_t mask = __activemask();
