@@ -10,8 +10,8 @@ from haast.bench.rooflines import Work
 from haast.bench.timeline import Span
 from haast.ops.decode_step.cuda_persistent import PHASES
 
-LAST_PHASES = ("x", "head")
-"""Those after the last layer"""
+AFTER = ("x", "head")
+"""Phases after the last layer; without stamps of the head it is computed by other kernels"""
 
 
 def median_stamps(runs: list[Tensor]) -> Tensor:
@@ -32,8 +32,8 @@ def phase_spans(stamps: Tensor, shape: DecodeShape, kernel_us: float) -> list[Sp
     Raises ValueError if no CTA has a phase.
     """
     layers = shape.config.num_layers
-    told = list(_phases(layers))
     latest = stamps.amax(0).tolist()
+    told = list(_phases(layers, has_head=latest[layers][AFTER.index("head")] > 0))
     stamped: list[int] = [latest[layer][phase] for _, layer, phase in told]
     if min(stamped) <= 0:
         raise ValueError("a phase of the step has no stamps")
@@ -52,10 +52,10 @@ def phase_spans(stamps: Tensor, shape: DecodeShape, kernel_us: float) -> list[Sp
     return spans
 
 
-def _phases(layers: int) -> Iterator[tuple[str, int, int]]:
+def _phases(layers: int, has_head: bool) -> Iterator[tuple[str, int, int]]:
     """Name, layer and number of all phases, in order."""
     for layer in range(layers + 1):
-        names = PHASES if layer < layers else LAST_PHASES
+        names = PHASES if layer < layers else AFTER[: 1 + has_head]
         yield from ((name, layer, phase) for phase, name in enumerate(names))
 
 

@@ -321,11 +321,12 @@ __device__ void multiply(Memory& m, const Step& s, int warp, int lane, uint32_t 
   math.add_terms(math.tag);
   stamp(s, layers, 0);
   const Vector<H_BLOCKS> hidden = math.normed(0);
-  if (s.logits)
+  if (s.logits) {
     math.dense(DenseOperand<H_BLOCKS>(hidden, lane), m.head);
-  else if (blockIdx.x == 0)
+    stamp(s, layers, 1);
+  } else if (blockIdx.x == 0) {
     math.put(hidden, s.hidden);
-  stamp(s, layers, 1);
+  }
   math.pass_on();
 }
 

@@ -132,7 +132,8 @@ class TorchRunner:
         Its input is the token that was sampled since: it leaves other keys at that position.
         """
         assert self._alone is not None
-        return self._alone.stamped(self._inbox.of_one(Layout(1, 1, 1), self._samples))
+        inputs = self._inbox.of_one(Layout(1, 1, 1), self._samples)
+        return self._alone.stamped(inputs, has_head=self.model.shadow is None)
 
     def forget(self, request: Request) -> None:
         """No later step continues the request."""

@@ -29,9 +29,8 @@ def stamps(*ctas):
     return found
 
 
-def one_cta(late=0):
-    moved = [[end + late for end in ends] for ends in (FIRST, SECOND, (53_000, 90_100))]
-    return moved
+def one_cta():
+    return [[*FIRST], [*SECOND], [53_000, 90_100]]
 
 
 def test_names_times_and_layers():
@@ -83,6 +82,14 @@ def test_stamps_that_lack_a_phase():
     cta[1][3] = None
     with pytest.raises(ValueError, match="a phase of the step has no stamps"):
         phase_spans(stamps(cta), SHAPE, 90.0)
+
+
+def test_a_head_that_other_kernels_compute():
+    cta = one_cta()
+    cta[2] = (53_000,)
+    spans = phase_spans(stamps(cta), SHAPE, 60.0)
+    assert [span.name for span in spans[-2:]] == ["down", "x"] and spans[-1].end_us == 60.0
+    assert spans[-1].own_us == pytest.approx(0.8)
 
 
 def test_the_median_of_runs():

@@ -130,7 +130,8 @@ class FakePersistent:
     def __init__(self):
         self.inputs = []
 
-    def stamped(self, inputs):
+    def stamped(self, inputs, has_head):
+        assert has_head
         self.inputs.append((int(inputs.position), int(inputs.kv_len)))
         ends = torch.arange(6 * len(PHASES) + 2)
         stamps = torch.zeros(2, MOST_STAMPED, len(PHASES), dtype=torch.int64)

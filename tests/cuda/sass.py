@@ -176,18 +176,19 @@ class Kernel:
     def _longest_way(self, head: int, body: set[int], dominators: list[set[int]]) -> Loop:
         """Once round, without turning round in loops inside."""
         known: dict[int, tuple[int, int]] = {}
-
-        def visit(number: int) -> tuple[int, int]:
-            if number not in known:
-                known[number] = (0, 0)
-                block = self.blocks[number]
-                mma = sum(i.base in ("HMMA", "HGMMA") for i in block)
-                following = self.after[number] & body - dominators[number]
-                rest = max(map(visit, following), default=(0, 0))
-                known[number] = (mma + rest[0], len(block) + rest[1])
-            return known[number]
-
-        return Loop(*visit(head))
+        way = [head]
+        while way:
+            number = way[-1]
+            known.setdefault(number, (0, 0))
+            following = self.after[number] & body - dominators[number]
+            if unknown := following - known.keys():
+                way.append(min(unknown))
+                continue
+            block = self.blocks[way.pop()]
+            mma = sum(i.base in ("HMMA", "HGMMA") for i in block)
+            rest = max((known[after] for after in following), default=(0, 0))
+            known[number] = (mma + rest[0], len(block) + rest[1])
+        return Loop(*known[head])
 
     def overwritten_operands(self) -> list[str]:
         """Instructions that may write A registers of an HGMMA that has not been waited for.

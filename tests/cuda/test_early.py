@@ -20,9 +20,10 @@ WEIGHTS = (
     (r"linear_mma_m\d+", 4, {1}),
     (r"shortlist_scan_m\d+", 5, {1}),
     (r"join_ranks_\d+", 8, {2, 6}),
-    ("decode_step", 13, {0, 1}),
+    ("decode_step", 14, {0, 1, 11}),
 )
-"""Kernels that read weights before the wait: addresses that they take, those of weights"""
+"""Kernels that read weights before the wait: addresses that they take, those of weights. Parameter
+11 of decode_step is where logits go: what streams asks only whether it is null"""
 TABLES = {"decode_step": {"LDG.E.64", "LDG.E.U16.CONSTANT", "UBLKCP.S.G", "UBLKPF.L2"}}
 """Kernels whose parameters lead to tables of addresses, some of what is written: which of these an
 access goes by its code does not tell. So before the wait they have only the instructions by which

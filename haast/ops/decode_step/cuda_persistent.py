@@ -13,7 +13,7 @@ SYMBOL = "decode_step"
 PERSISTENT = "cuda_persistent"
 """Its name among implementations; without it a step is computed op by op"""
 PHASES = ("x", "qkv", "attention", "o", "router", "up", "gated", "down")
-"""Ends of which a CTA may stamp in each layer; then, as a last layer, x and head"""
+"""Ends of which a CTA may stamp in each layer; then, as a last layer, x and, if it has one, head"""
 MOST_STAMPED = 65
 """Layers that stamps have room for, the head's included"""
 _THREADS = 512
@@ -60,12 +60,15 @@ class DecodeStep:
         """On the device, besides the network."""
         return sum(t.nbytes for t in (*self._buffers, self._whole, self._layers))
 
-    def stamped(self, inputs: StepInputs) -> Tensor:
+    def stamped(self, inputs: StepInputs, has_head: bool) -> Tensor:
         """Stamps of a step, zero where a CTA has none; does not wait."""
         device = inputs.page_tables.device
         shape = (tasks.num_ctas_of(device), MOST_STAMPED, len(PHASES))
         stamps = torch.zeros(shape, dtype=torch.int64, device=device)
-        self(inputs, stamps)
+        if has_head:
+            self(inputs, stamps)
+        else:
+            self.hidden(inputs, stamps)
         return stamps
 
     def __call__(self, inputs: StepInputs, stamps: Tensor | None = None) -> Tensor:
@@ -78,10 +81,10 @@ class DecodeStep:
         self._launch(inputs, logits, None, stamps)
         return logits
 
-    def hidden(self, inputs: StepInputs) -> Tensor:
+    def hidden(self, inputs: StepInputs, stamps: Tensor | None = None) -> Tensor:
         """Hidden states [1, H] bf16, normalised, for a head that is computed apart."""
         hidden = self._network.norm.new_empty(1, self._network.sizes.hidden)
-        self._launch(inputs, None, hidden, None)
+        self._launch(inputs, None, hidden, stamps)
         return hidden
 
     def _launch(

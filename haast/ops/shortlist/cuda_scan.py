@@ -123,4 +123,10 @@ def _run(x: Tensor, weight: Tensor, shadow: ShadowHead, sampling: Sampling) -> T
     return logits
 
 
-SCAN = Kernel("cuda_scan", _run, _rejects, _symbols, because="gpt-oss-20b's head at 1 and 8 tokens 228 and 213 us, whole 388 and 409 (H100)")
+SCAN = Kernel(
+    "cuda_scan",
+    _run,
+    _rejects,
+    _symbols,
+    because="gpt-oss-20b's head at 1 and 8 tokens 228 and 213 us, whole 388 and 409 (H100)",
+)
