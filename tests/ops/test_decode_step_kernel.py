@@ -87,3 +87,7 @@ def test_stamps_are_in_order():
     own = own[:, (own > 0).all(0)]
     assert own.shape[1] >= 6 * len(one.network.layers)
     assert (own[:, 1:] >= own[:, :-1]).all()
+    last = stamps[:, len(one.network.layers)]
+    assert (last[:, 1] >= last[:, 0]).all() and not last[:, 2:].any()
+    headless = step.stamped(one.inputs, has_head=False)[:, len(one.network.layers)]
+    assert headless[:, 0].all() and not headless[:, 1:].any()
