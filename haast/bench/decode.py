@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from haast.bench.machine import BenchError
 from haast.bench.rooflines import Ceilings
 from haast.bench.whole_model import (
     Subject,
@@ -33,6 +34,7 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """One row a batch size; `_row` says what it holds."""
     for index, batch in enumerate(batches):
+        _check_room(subject, batch)
         prompts = random_prompts(subject.config, batch, input_len, index)
         shortlisted = _Shortlisted(subject)
         with watching(subject.loaded) as watch:
@@ -55,6 +57,16 @@ def measure(
         row = _row(subject, batch, input_len + output_len // 2, experts, ceilings)
         row |= _times(row["floor_us"], batch, counted, wall_s, busy_ms) | {"ttft_s": ttft_s}
         yield row | shortlisted.since()
+
+
+def _check_room(subject: Subject, batch: int) -> None:
+    """Raises BenchError if so many requests are never computed together."""
+    room = subject.plan.max_batch_size
+    if batch > room:
+        raise BenchError(
+            f"batch {batch} does not fit: beside the weights memory is left for {room} requests; "
+            "shorten input and output, or take fewer"
+        )
 
 
 class _Shortlisted:

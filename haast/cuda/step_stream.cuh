@@ -8,9 +8,6 @@ namespace haast {
 // Slots on their way. Whatever else is read of memory takes its turn behind them: with two, that is
 // two microseconds; with all of them it would be seven. While the head streams nobody else reads.
 constexpr uint32_t SLOTS_UNDER_WAY = 2;
-#ifndef SURE_TILES
-#define SURE_TILES 5
-#endif
 
 struct Stream {
   Memory& m;

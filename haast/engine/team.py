@@ -47,6 +47,7 @@ class Team:
         self._joined: list[Ranks] = []
         self.close = weakref.finalize(self, _close, followers, self._joined)
         """Have all ranks leave; also done when this object is no longer used"""
+        self.close.atexit = False  # the followers' own end does, and NCCL may not come back
 
     @classmethod
     def start(cls, place: Place, plan: Plan) -> Self | None:

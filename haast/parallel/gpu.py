@@ -2,6 +2,7 @@
 
 import gc
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from haast import ops
 from haast.config import ConfigError
 from haast.parallel.collectives import WAIT_S, Store
 from haast.parallel.peer_memory import PeerMemory
+
+CLOSE_S = 5.0
+"""Time for NCCL to end"""
 
 
 def check_alone() -> None:
@@ -69,6 +73,8 @@ class GpuRanks:
         dist.broadcast(x, 0)
 
     def close(self) -> None:
-        """See Ranks."""
+        """See Ranks. NCCL may never come back from it, and is then left to the process's end."""
         of_torch: Any = dist.distributed_c10d
-        of_torch._abort_process_group()
+        ending = Thread(target=of_torch._abort_process_group, daemon=True)
+        ending.start()
+        ending.join(CLOSE_S)

@@ -8,6 +8,7 @@ import torch
 
 from haast.bench import decode, prefill, throughput, whole_model
 from haast.bench.cases import read_config
+from haast.bench.machine import BenchError
 from haast.bench.whole_model import Subject, decode_work, prefill_work
 from haast.config import EngineConfig
 from haast.engine.load import load, prepare
@@ -128,3 +129,9 @@ def test_without_a_hopper_gpu(name):
         pytest.skip("there is a GPU")
     outcome = CliRunner().invoke(command, [name, "--model-path", "gpt-oss-20b"])
     assert "this needs an NVIDIA Hopper GPU, but" in str(outcome.exception)
+
+
+def test_a_batch_that_never_is_full_is_refused():
+    subject = SimpleNamespace(plan=SimpleNamespace(max_batch_size=7))
+    with pytest.raises(BenchError, match="batch 8 does not fit: .* left for 7 requests"):
+        next(decode.measure(subject, (8,), 10, 20, None))
