@@ -12,6 +12,9 @@ DECODE_SIZES = (1, 2, 4, 8, 16, 24, *range(32, 128, 16), *range(128, 513, 32))
 PROMPT_SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 """Tokens of a prompt that is read alone. Longer ones keep the GPU busy while the host launches"""
 
+Captured = dict[Layout, tuple[torch.cuda.CUDAGraph, Tensor] | None]
+"""Graphs by layout, and where each leaves its result"""
+
 
 class StepGraphs:
     """Replays a function of a Layout that launches the same kernels on the same memory each time.
@@ -34,7 +37,8 @@ class StepGraphs:
         self._prompt_sizes = [size for size in PROMPT_SIZES if size <= max_batch_input_tokens]
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._graphs: dict[Layout, tuple[torch.cuda.CUDAGraph, Tensor] | None] = {}
+        self.captured: Captured = {}
+        """None of a layout that ran eagerly only"""
 
     def layout_for(self, num_requests: int, num_decodes: int, num_tokens: int) -> Layout | None:
         """The smallest layout with room for a step, None if it is not one for graphs."""
@@ -48,13 +52,12 @@ class StepGraphs:
 
     def run(self, layout: Layout, num_decodes: int) -> Tensor:
         """The function's result."""
-        if layout not in self._graphs:
+        if layout not in self.captured:
             eager = self._function(layout, num_decodes)
-            self._graphs[layout] = None
+            self.captured[layout] = None
             return eager
-        captured = self._graphs[layout] or self._capture(layout, num_decodes)
-        self._graphs[layout] = captured
-        graph, result = captured
+        graph, result = self.captured[layout] or self._capture(layout, num_decodes)
+        self.captured[layout] = graph, result
         graph.replay()
         return result
 

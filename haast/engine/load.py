@@ -99,7 +99,8 @@ def load(
         if isinstance(error, torch.OutOfMemoryError):
             raise ConfigError(out_of_memory(error)) from None
         raise
-    loaded.runner.team = team
+    if team is not None:
+        loaded.runner.lead(team)
     return loaded
 
 

@@ -77,7 +77,7 @@ class TorchRunner:
         self._graphs: StepGraphs | None = None
         if has_graphs:
             self._graphs = StepGraphs(self._replayed, max_rows, max_batch_input_tokens)
-        self.team: Team | None = None  # last, so that it goes after graphs that hold collectives
+        self.team: Team | None = None
 
     @torch.inference_mode()
     def launch(self, step: Step) -> Pending:
@@ -102,6 +102,12 @@ class TorchRunner:
             if self.model.ranks is not None and call.num_samples:
                 self.model.ranks.pass_on(self._samples[: call.num_samples])
             return self._compute(call)
+
+    def lead(self, team: Team) -> None:
+        """Be rank 0 of several."""
+        self.team = team
+        if self._graphs is not None:
+            team.hold(self._graphs.captured)
 
     def masks(self, step: Step) -> memoryview:
         """Memory of the host for the masks of a step."""

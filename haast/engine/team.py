@@ -10,6 +10,7 @@ import torch
 
 from haast.config import EngineConfig, Plan
 from haast.engine.call import Call
+from haast.engine.graphs import Captured
 from haast.engine.place import Place
 from haast.parallel.collectives import Ranks, meeting_place
 from haast.parallel.connect import connect
@@ -45,7 +46,8 @@ class Team:
         self.when_failed = followers.when_failed
         self._place = place
         self._joined: list[Ranks] = []
-        self.close = weakref.finalize(self, _close, followers, self._joined)
+        self._captured: list[Captured] = []
+        self.close = weakref.finalize(self, _close, followers, self._joined, self._captured)
         """Have all ranks leave; also done when this object is no longer used"""
         self.close.atexit = False  # the followers' own end does, and NCCL may not come back
 
@@ -81,6 +83,10 @@ class Team:
         followers.wait_ready()
         return ranks
 
+    def hold(self, captured: Captured) -> None:
+        """Graphs that may have collectives in them: to be forgotten before the ranks leave."""
+        self._captured.append(captured)
+
     def working_on(self, call: Call) -> AbstractContextManager[None]:
         """Around rank 0's own part of a call. Raises RankError if it fails, for whatever reason."""
         return self._all_or_none(call)
@@ -98,7 +104,11 @@ class Team:
             raise self.followers.explained(error) from error
 
 
-def _close(followers: Followers, joined: list[Ranks]) -> None:
+def _close(followers: Followers, joined: list[Ranks], captured: list[Captured]) -> None:
+    """Graphs first: NCCL waits for those that hold its collectives, and garbage collection would
+    free them only after this."""
+    for graphs in captured:
+        graphs.clear()
     followers.close()
     for ranks in joined:
         ranks.close()

@@ -147,7 +147,7 @@ class Unreplayed(StepGraphs):
     """Computes each time what a graph would: its layout, padding and all."""
 
     def run(self, layout, num_decodes):
-        self._graphs[layout] = None
+        self.captured[layout] = None
         return self._function(layout, num_decodes)
 
 
@@ -166,10 +166,10 @@ def test_padding_changes_nothing(padded, parameters):
     alone = [expected(parameters, one).output_ids for one in asks]
     loaded = padded(max_batch_size=7, max_batch_input_tokens=150)
     assert outputs(run(loaded, asks)) == alone
-    assert Layout(7, 7, 7) in loaded.runner._graphs._graphs
+    assert Layout(7, 7, 7) in loaded.runner._graphs.captured
     loaded = padded(max_batch_size=20, max_batch_input_tokens=150)
     assert outputs(run(loaded, asks)) == alone
-    assert {Layout(8, 8, 8), Layout(16, 1, 1)} & {*loaded.runner._graphs._graphs}
+    assert {Layout(8, 8, 8), Layout(16, 1, 1)} & {*loaded.runner._graphs.captured}
     for one, output in zip(asks, alone, strict=True):
         assert outputs(run(padded(), [one])) == [output]
 
@@ -190,7 +190,7 @@ def test_guesses_are_rows_of_larger_batches(padded, parameters):
     loaded = padded(max_batch_size=2, speculative_config=wish, max_drafts=6)
     loaded.engine.drafter.costs = FREE
     assert outputs(run(loaded, asks)) == [expected(parameters, one).output_ids for one in asks]
-    sizes = {layout.num_requests for layout in loaded.runner._graphs._graphs}
+    sizes = {layout.num_requests for layout in loaded.runner._graphs.captured}
     assert sizes <= {1, 2, 4, 8} and 8 in sizes
     assert loaded.engine.drafter.counts.accepted > 10
 

@@ -98,7 +98,7 @@ class Unreplayed(StepGraphs):
     """Computes each time what a graph would: its layout, padding and all."""
 
     def run(self, layout, num_decodes):
-        self._graphs[layout] = None
+        self.captured[layout] = None
         return self._function(layout, num_decodes)
 
 
@@ -114,7 +114,7 @@ def test_graphs_hold_either_head(short, parameters, monkeypatch):
     find = loaded.model.short_logits
     loaded.model.short_logits = lambda x, sampling: seen.append(len(x)) or find(x, sampling)
     assert outputs(run(loaded, asks)) == [expected(parameters, one).output_ids for one in asks]
-    graphs = {*loaded.runner._graphs._graphs}
+    graphs = {*loaded.runner._graphs.captured}
     assert {Layout(16, 16, 16), Layout(8, 8, 8, is_short=True)} <= graphs
     assert 0 < len(seen) == loaded.runner.num_short_steps and 8 in seen
     assert loaded.model.shadow.codes.shape == (VOCAB, WIDE.hidden_size)

@@ -10,6 +10,7 @@ import torch
 from haast import LLM, HaastError, SamplingParams
 from haast.config import EngineConfig, SpeculativeConfig
 from haast.engine.engine import EngineDeadError
+from haast.engine.team import Team
 from haast.model.checkpoint import open_checkpoint
 from haast.model.locate import demo_folder
 from haast.model.weights import load_parameters
@@ -163,3 +164,27 @@ def test_a_rank_that_goes_ends_the_engine(monkeypatch, number, reason):
     with pytest.raises(EngineDeadError, match="rank 1"):
         llm.generate(QUESTIONS[:1])
     until(lambda: {*children()} == before)
+
+
+def test_graphs_go_before_the_ranks_leave():
+    """NCCL never ends while graphs hold its collectives."""
+    order = []
+
+    class Graphs(dict):
+        def clear(self):
+            order.append("graphs")
+
+    class Leaves:
+        failure = waiting = when_failed = None
+
+        def __init__(self, name):
+            self.name = name
+
+        def close(self):
+            order.append(self.name)
+
+    team = Team(Leaves("followers"), None)
+    team._joined.append(Leaves("ranks"))
+    team.hold(Graphs())
+    team.close()
+    assert order == ["graphs", "followers", "ranks"]
