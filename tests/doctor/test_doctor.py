@@ -24,7 +24,7 @@ def card(monkeypatch):
 
     def see(capability=(9, 0), free=79 * GB, driver="580.159.04", loads=lambda device: (13, 70)):
         monkeypatch.setattr("torch.version.cuda", "13.0")
-        properties = SimpleNamespace(total_memory=80 * GB)
+        properties = SimpleNamespace(total_memory=80 * GB, multi_processor_count=132)
         for name, value in {
             "is_available": lambda: True,
             "device_count": lambda: 2,

@@ -40,6 +40,10 @@ def test_a_new_result_is_in_the_table_and_nothing_else_changes(checkout):
 
 def test_make_tables_is_the_command():
     printed = subprocess.run(
-        ["make", "--dry-run", "tables"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "--dry-run", "tables"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert printed.stdout.strip().endswith("tools/make_tables.py")

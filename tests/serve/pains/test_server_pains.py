@@ -14,6 +14,7 @@ import haast
 from haast import LLM, SamplingParams
 from haast.config import EngineConfig
 from haast.engine.load import prepare
+from haast.engine.op_choice import DECODE_STEP
 from haast.errors import HaastError
 from haast.model.locate import demo_folder
 from haast.ops import MODEL_OPS
@@ -107,7 +108,7 @@ def test_pain_16_kernels_are_our_own_and_the_plan_names_them():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [n for n in names if n.split(".")[0] in ("triton_kernels", "triton")], path
     plan = prepare(EngineConfig(devices="cpu", max_length=640)).plan
-    assert {choice.op for choice in plan.ops} == {op.name for op in MODEL_OPS}
+    assert {choice.op for choice in plan.ops} == {*(op.name for op in MODEL_OPS), DECODE_STEP}
     assert all(choice.because for choice in plan.ops)
 
 
