@@ -20,7 +20,7 @@ struct Math {
   Memory& m;
   const Step& s;
   int warp, lane;
-  uint32_t tag;            // of the layer
+  uint32_t tag;             // of the layer
   uint32_t taken = 0;       // slots, each with its sums
   Vector<H_BLOCKS> x{};     // the residual
   Vector<H_BLOCKS> norm{};  // weights of the next one
@@ -399,8 +399,7 @@ extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1)
                 const int* input_row, const int64_t* samples, const int* position,
                 const int* kv_len, const int* slot, const int* window_slot, const int* table_row,
                 const int* page_tables, haast::bf16* logits, haast::bf16* hidden, uint64_t* stamps,
-                int max_requests,
-                int max_pages) {
+                int max_requests, int max_pages) {
   using namespace haast;
   extern __shared__ __align__(128) uint8_t bytes[];
   Memory& m = *reinterpret_cast<Memory*>(bytes);

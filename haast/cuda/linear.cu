@@ -6,7 +6,7 @@
 // before the previous kernel has ended: no kernel writes weights. A token's bits do not depend on the
 // other tokens.
 #include "mma.cuh"
-#include "ptx.cuh"
+#include "token_rows.cuh"
 
 namespace haast {
 namespace {
@@ -21,11 +21,6 @@ struct Problem {
   int num_tokens, n, row_bytes;   // bytes of a row of x or of the weight
   int piece, rows, stages;        // bytes of a weight row at a time, weight rows at a time, ring
 };
-
-// Rows in shared memory lie so that those of two neighbours, 64 bytes of each, are in all banks.
-__device__ __forceinline__ int pitch_of(int bytes) {
-  return bytes + (bytes % 128 ? 0 : STEP_BYTES);
-}
 
 // Where a warp is in its weight rows, and in its ring.
 struct Cursor {
@@ -135,15 +130,6 @@ __device__ __forceinline__ void load_bias(const Share& s, const Cursor& c, float
   }
 }
 
-// Tokens come with the whole row each; the barrier is full once all are there.
-__device__ __forceinline__ void bring_tokens(const Problem& p, uint32_t to, uint32_t full, int lane) {
-  if (lane == 0) arrive_expect(full, p.num_tokens * p.row_bytes);
-  __syncwarp();
-  const char* from = reinterpret_cast<const char*>(p.x);
-  if (lane < p.num_tokens)
-    bulk_load(to + lane * pitch_of(p.row_bytes), from + lane * p.row_bytes, p.row_bytes, full);
-}
-
 template <bool MANY>
 __device__ void multiply(const Share& s, Cursor to, uint32_t tokens) {
   const Problem& p = s.p;
@@ -197,7 +183,9 @@ __device__ void run(const Problem& p) {
   for (int i = 0; i < p.stages && to.row < s.end; ++i, to.next(p)) s.bring(to);
   let_next_kernel_start();
   wait_for_previous_kernel();
-  if (warp == 0) bring_tokens(p, tokens, x_full, lane);
+  if (warp == 0)
+    bring_tokens(reinterpret_cast<const char*>(p.x), p.num_tokens, p.row_bytes, tokens,
+                 pitch_of(p.row_bytes), x_full, lane);
   __syncthreads();
   wait(x_full, 0);
   multiply<MANY>(s, to, tokens);

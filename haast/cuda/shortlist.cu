@@ -10,7 +10,7 @@
 // any token may need, however many they are, in the order of linear.cu: the same bits.
 #include "float_key.cuh"
 #include "mma.cuh"
-#include "ptx.cuh"
+#include "token_rows.cuh"
 
 namespace haast {
 namespace {
@@ -37,19 +37,8 @@ struct Scan {
   int piece, stages;  // codes of a row at a time, ring
 };
 
-// Rows in shared memory lie so that those of two neighbours, 64 bytes of each, are in all banks.
-__device__ __forceinline__ int pitch_of(int bytes) { return bytes + (bytes % 128 ? 0 : 64); }
-
 // Of tokens, of which 4 lanes read 16 bytes every 32: the neighbour's lie between.
 __device__ __forceinline__ int token_pitch_of(int k) { return 2 * k + 16; }
-
-// Tokens come with the whole row each; the barrier is full once all are there.
-__device__ __forceinline__ void bring_tokens(const bf16* x, int num_tokens, int k, uint32_t to,
-                                             int pitch, uint32_t full, int lane) {
-  if (lane == 0) arrive_expect(full, num_tokens * 2 * k);
-  __syncwarp();
-  if (lane < num_tokens) bulk_load(to + lane * pitch, x + lane * k, 2 * k, full);
-}
 
 // Where a warp is in its rows, and in its ring.
 struct Cursor {

@@ -51,18 +51,19 @@ struct Running {
 struct Strips {
   const Network& net;
   int g, t;
-  uint4 k[TILES][2], v[TILES][2];  // K: of key 8 n + g, dimensions 8 t and 32 + 8 t on; V: of keys
-                           // 8 n + 2 t and the next one, dimensions from 8 g on
+  // K: of key 8 n + g, dimensions 8 t and 32 + 8 t on; V: of keys 8 n + 2 t and the next one,
+  // dimensions from 8 g on.
+  uint4 k[TILES][2], v[TILES][2];
 
   __device__ Strips(const Network& n, int lane) : net(n), g(lane / 4), t(lane % 4) {}
 
-  __device__ __forceinline__ int64_t row_of(Strip s, int head) const {
-    return (static_cast<int64_t>(s.page) * net.num_kv_heads + head) * PAGE_SIZE +
-           s.first_key % PAGE_SIZE;
+  // Of a cache, where a position lies in its page.
+  __device__ __forceinline__ int64_t row_of(int page, int head, int at) const {
+    return (static_cast<int64_t>(page) * net.num_kv_heads + head) * PAGE_SIZE + at % PAGE_SIZE;
   }
 
   __device__ __forceinline__ void bring(const Layer& layer, Strip s, int head) {
-    const int64_t row = row_of(s, head);
+    const int64_t row = row_of(s.page, head, s.first_key);
     const bf16* from = layer.k_cache + (row + g) * HEAD_DIM + 8 * t;
     const bf16* values = layer.v_cache + (row + 2 * t) * HEAD_DIM + 8 * g;
 #pragma unroll
@@ -115,9 +116,7 @@ struct Strips {
       if (8 * n + 2 * t + 1 == in_strip) v[n][1] = value.packed();
     }
     if (slot < 0) return;
-    const int64_t row =
-        (static_cast<int64_t>(slot / PAGE_SIZE) * net.num_kv_heads + head) * PAGE_SIZE +
-        slot % PAGE_SIZE;
+    const int64_t row = row_of(slot / PAGE_SIZE, head, slot);
     if (g == 0) {
       uint4* to = reinterpret_cast<uint4*>(layer.k_cache + row * HEAD_DIM);
       to[t] = low;
@@ -126,7 +125,8 @@ struct Strips {
     if (t == 0) reinterpret_cast<uint4*>(layer.v_cache + row * HEAD_DIM)[g] = value.packed();
   }
 
-  __device__ __forceinline__ void multiply_keys(const uint4 (&q)[2], float (&scores)[TILES][4]) const {
+  __device__ __forceinline__ void multiply_keys(const uint4 (&q)[2],
+                                                float (&scores)[TILES][4]) const {
 #pragma unroll
     for (int n = 0; n < TILES; ++n) {
       scores[n][0] = scores[n][1] = scores[n][2] = scores[n][3] = 0;

@@ -1,5 +1,5 @@
-// The two warps of a decode step that bring things: one streams all weights through the ring, one has
-// what is small fetched to L2 before it is needed.
+// What a decode step brings ahead: one warp streams all weights through the ring; what is small the
+// warp that routes (step_finish.cuh) has fetched to L2 before it is needed.
 #pragma once
 #include "step.cuh"
 

@@ -58,7 +58,8 @@ __device__ __forceinline__ void store_words4(uint32_t* at, uint4 v) {
 }
 
 __device__ __forceinline__ uint32_t tagged(float value, uint32_t tag) {
-  return static_cast<uint32_t>(__bfloat16_as_ushort(__float2bfloat16_rn(value))) << 16 | (tag & 0xFFFFu);
+  const uint32_t bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+  return bits << 16 | (tag & 0xFFFFu);
 }
 
 // Not zero if one of the words has another tag.

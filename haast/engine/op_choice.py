@@ -20,8 +20,8 @@ from haast.ops import (
     shortlist,
     why_no_kernels,
 )
-from haast.ops.attention.check import why_not_this_network
-from haast.ops.decode_step.network import HEAD_DIM, PAGE_SIZE, why_not
+from haast.ops.attention.check import HEAD_DIM, PAGE_SIZE, why_not_this_network
+from haast.ops.decode_step.network import why_not
 from haast.ops.decode_step.tasks import Sizes, num_ctas_of
 
 EXPERT_OPS = (moe_up.name, moe_down.name)

@@ -8,7 +8,8 @@ import torch
 
 import haast.cuda
 from haast.ops.decode_step import tasks, twin
-from haast.ops.decode_step.network import why_not
+from haast.ops.decode_step.cuda_persistent import PHASES
+from haast.ops.decode_step.network import MAX_EXPERTS, MAX_LAYERS, why_not
 from haast.ops.decode_step.tasks import Sizes, Spans
 
 from .one_request import OneRequest
@@ -24,6 +25,9 @@ SHARED = {
     "DENSE_ROWS": tasks.DENSE_ROWS,
     "CHOICES": tasks.CHOICES,
     "MAX_OWN_ROWS": tasks.MAX_OWN_ROWS,
+    "MAX_LAYERS": MAX_LAYERS,
+    "MAX_STEP_EXPERTS": MAX_EXPERTS,
+    "STAMPS": len(PHASES),
 }
 
 

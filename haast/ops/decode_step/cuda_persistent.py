@@ -7,14 +7,14 @@ from torch import Tensor
 
 from haast.cuda.launcher import launch
 from haast.ops.decode_step import tasks
-from haast.ops.decode_step.network import StepInputs, StepNetwork
+from haast.ops.decode_step.network import MAX_LAYERS, StepInputs, StepNetwork
 
 SYMBOL = "decode_step"
 PERSISTENT = "cuda_persistent"
 """Its name among implementations; without it a step is computed op by op"""
 PHASES = ("x", "qkv", "attention", "o", "router", "up", "gated", "down")
 """Ends of which a CTA may stamp in each layer; then, as a last layer, x and, if it has one, head"""
-MOST_STAMPED = 65
+MOST_STAMPED = MAX_LAYERS + 1
 """Layers that stamps have room for, the head's included"""
 _THREADS = 512
 _SHARED_BYTES = 227 * 1024

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from haast.mxfp4 import SwizzledWeight
+from haast.ops.attention.check import GROUP_HEADS, HEAD_DIM
 from haast.ops.decode_step import tasks
 from haast.ops.moe import ExpertWeights
 
-HEAD_DIM = 64
-GROUP_HEADS = 8
-PAGE_SIZE = 128
 MAX_LAYERS = 64
 MAX_EXPERTS = 128
 MAX_TILE_K = 3072

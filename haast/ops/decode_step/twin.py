@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from haast.mxfp4 import Mxfp4Weight, SwizzledWeight
+from haast.ops.attention.check import GROUP_HEADS, PAGE_SIZE
 from haast.ops.decode_step import tasks
-from haast.ops.decode_step.network import GROUP_HEADS, PAGE_SIZE, StepInputs, StepLayer, StepNetwork
+from haast.ops.decode_step.network import StepInputs, StepLayer, StepNetwork
 from haast.ops.decode_step.tasks import CHOICES, TILE_ROWS, WARPS
 from haast.ops.moe.reference import swiglu
 from haast.ops.rms_norm.reference import rms_norm
