@@ -1,5 +1,6 @@
 // Joins the splits of attention_decode, in their order, with the sinks.
 #include "attention.cuh"
+#include "lanes.cuh"
 
 namespace haast {
 namespace {
@@ -11,12 +12,6 @@ constexpr int UNROLL = 8;
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
   for (int step = 16; step; step /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, step));
-  return x;
-}
-
-__device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-  for (int step = 16; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
   return x;
 }
 
@@ -42,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(32 * haast::WARPS)
   const float sink = __bfloat162float(sinks[head]) * LOG2_E;
   const float top = fmaxf(warp_max(lse), sink);
   const float weight = exp2f(lse - top);
-  const float scale = 1 / (warp_sum(weight) + exp2f(sink - top));
+  const float scale = 1 / (sum_of_lanes(weight) + exp2f(sink - top));
   const float4* values = reinterpret_cast<const float4*>(part + row * part_splits * HEAD_DIM);
   float4 sum = make_float4(0, 0, 0, 0);
   for (int base = 0; base < splits; base += 2 * UNROLL) {

@@ -1,5 +1,6 @@
 // A CTA that holds a row of bf16, eight elements a thread.
 #pragma once
+#include "lanes.cuh"
 #include "ptx.cuh"
 
 namespace haast {
@@ -25,12 +26,6 @@ __device__ __forceinline__ uint4 pack(const float (&x)[8]) {
     pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
   }
   return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-
-__device__ __forceinline__ float sum_of_lanes(float v) {
-#pragma unroll
-  for (int step = 16; step; step /= 2) v += __shfl_xor_sync(~0u, v, step);
-  return v;
 }
 
 // In every thread the sum over all of the CTA, in an order that the size alone decides.

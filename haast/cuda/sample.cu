@@ -7,6 +7,7 @@
 // tokens weigh is a float, all other sums are of integers.
 #include "cluster.cuh"
 #include "float_key.cuh"
+#include "lanes.cuh"
 
 namespace haast {
 namespace {
@@ -139,13 +140,6 @@ __device__ __forceinline__ void weigh_group(const float (&x)[GROUP], int id, con
     sum += !FILTERED || kept(x[j], id + j, weight) ? weight : 0.0f;
     sums[j] = sum;
   }
-}
-
-template <class V>
-__device__ __forceinline__ V sum_of_lanes(V v) {
-#pragma unroll
-  for (int step = 16; step; step /= 2) v += __shfl_xor_sync(ALL, v, step);
-  return v;
 }
 
 // Of this lane and those before it.

@@ -1,6 +1,7 @@
 // What one persistent kernel needs to compute a whole decode step of one request.
 #pragma once
 #include "attention.cuh"
+#include "lanes.cuh"
 #include "mxfp4.cuh"
 #include "tagged.cuh"
 
@@ -162,12 +163,6 @@ struct alignas(128) Memory {
   __device__ const Layer& layer(int index) const { return layers[index % LAYERS_AT_HAND]; }
 };
 static_assert(sizeof(Memory) <= 227 * 1024);
-
-__device__ __forceinline__ float sum_of_lanes(float v) {
-#pragma unroll
-  for (int step = 16; step; step /= 2) v += __shfl_xor_sync(~0u, v, step);
-  return v;
-}
 
 // Of the warps that multiply.
 __device__ __forceinline__ void sync_math() {
