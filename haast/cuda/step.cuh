@@ -30,6 +30,9 @@ constexpr int MAX_OWN_ROWS = 40;
 constexpr int MAX_STEP_EXPERTS = 128;
 constexpr int MAX_TILE_BLOCKS = 48;   // of 64: H and I up to 3072
 constexpr int MAX_DENSE_BLOCKS = 72;  // Hq D up to 4608
+constexpr int MAX_SHARE_TILE_BLOCKS = 24;   // of one of several ranks: I up to 1536
+constexpr int MAX_SHARE_DENSE_BLOCKS = 48;  // Hq D up to 3072
+constexpr int MOST_RANKS = 8;
 constexpr int STAMPS = 8;
 
 // Written once by the host (haast/ops/decode_step); letters as in ARCHITECTURE.md.
@@ -159,10 +162,44 @@ struct alignas(128) Memory {
   int pages[2][STEP_WARPS];  // of the warps' strips in the CTA's first split: all keys, window
   Network net;
   Layer layers[LAYERS_AT_HAND];  // this one, those around it
+  uint32_t* inboxes[MOST_RANKS];  // if there are several: everyone's
+  int rank;                       // this one's number
 
   __device__ const Layer& layer(int index) const { return layers[index % LAYERS_AT_HAND]; }
 };
 static_assert(sizeof(Memory) <= 227 * 1024);
+
+// Several ranks compute a network together, each its heads and its part of the intermediate axis, so
+// that what they have of o's and of down's results are parts of sums. Each sends its parts to all, to
+// itself too, and everyone adds them up alike: x is the same on all, and so is what follows from it.
+// This is an inbox, in words: [2, RANKS, H] of o by the parity of the tag, [RANKS, A, H] of down.
+//
+// Why no part is overwritten that a rank has yet to read. A CTA here sends parts after all its warps
+// together had the whole of x, so all parts of the last edge but one and of the one before it, of all
+// CTAs of all ranks. A CTA anywhere has rows of o (host: H >= CTAs), and sends them after all its
+// warps have read down's parts of the layer before and o's parts of the layer before.
+// - down's of this layer are sent after o's of this layer have come: from CTAs that have read down's
+//   of the layer before, which they replace.
+// - o's of this layer are sent after o's of the layer before have come: from CTAs that have read o's
+//   two layers before, which they replace. That down's of the layer before have come says less:
+//   those are of CTAs with tiles, and there may be CTAs without.
+// Tags count on from step to step, with as many steps on all ranks, so a step begins as a layer does.
+template <int RANKS>
+struct Inbox {
+  static __device__ __forceinline__ int middle(uint32_t tag, int rank, int hidden) {
+    return (static_cast<int>(tag & 1) * RANKS + rank) * hidden;
+  }
+  static __device__ __forceinline__ int terms(int rank, int choice, int hidden) {
+    return (2 * RANKS + rank * CHOICES + choice) * hidden;
+  }
+};
+
+// As poll. Who waits for a rank which hangs is to be told of it (haast/parallel/followers.py) before
+// the kernel gives up: it polls for a minute or more.
+template <int RANKS, class Read>
+__device__ __forceinline__ void poll_step(Read read) {
+  poll<RANKS == 1 ? MOST_POLLS : 1u << 28>(read);
+}
 
 // Of the warps that multiply.
 __device__ __forceinline__ void sync_math() {
