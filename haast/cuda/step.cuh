@@ -169,21 +169,23 @@ struct alignas(128) Memory {
 };
 static_assert(sizeof(Memory) <= 227 * 1024);
 
-// Several ranks compute a network together, each its heads and its part of the intermediate axis, so
-// that what they have of o's and of down's results are parts of sums. Each sends its parts to all, to
-// itself too, and everyone adds them up alike: x is the same on all, and so is what follows from it.
-// This is an inbox, in words: [2, RANKS, H] of o by the parity of the tag, [RANKS, A, H] of down.
+// Several ranks compute a network together, each its heads and its part of the intermediate axis: what
+// they have of o's and of down's results are parts of sums. A rank sends its parts to all, to itself
+// too, and all add up the same words in the same order: x is the same bits on all ranks, and so is
+// what follows from it. This is where, in words: [2, RANKS, H] of o by the parity of the tag, then
+// [RANKS, A, H] of down.
 //
-// Why no part is overwritten that a rank has yet to read. A CTA here sends parts after all its warps
-// together had the whole of x, so all parts of the last edge but one and of the one before it, of all
-// CTAs of all ranks. A CTA anywhere has rows of o (host: H >= CTAs), and sends them after all its
-// warps have read down's parts of the layer before and o's parts of the layer before.
-// - down's of this layer are sent after o's of this layer have come: from CTAs that have read down's
-//   of the layer before, which they replace.
-// - o's of this layer are sent after o's of the layer before have come: from CTAs that have read o's
-//   two layers before, which they replace. That down's of the layer before have come says less:
-//   those are of CTAs with tiles, and there may be CTAs without.
-// Tags count on from step to step, with as many steps on all ranks, so a step begins as a layer does.
+// Why none is overwritten that a rank has yet to read, however far ahead another one is. A CTA sends
+// results of a slot after all its warps have multiplied it, and together they have waited for every
+// part of all that came before, of all ranks. Every CTA of every rank sends parts of o (H >= CTAs),
+// and has then read down's and o's of the layer before.
+// - Who sends down's of this layer has had o's of this layer from all CTAs: they have read down's of
+//   the layer before, whose place it takes.
+// - Who sends o's of this layer has had o's of the layer before from all CTAs: they have read o's of
+//   two layers before, whose place it takes. One place would not do: down's of the layer before come
+//   from CTAs with tiles of the experts, and say nothing of one that has none and still reads o's.
+// The first layer of a step is no other: tags count on, all ranks run the same steps, and a rank's step
+// ends before its next one begins.
 template <int RANKS>
 struct Inbox {
   static __device__ __forceinline__ int middle(uint32_t tag, int rank, int hidden) {

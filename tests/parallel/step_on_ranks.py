@@ -1,26 +1,29 @@
 """Decode steps of haast-tiny in the persistent kernel of several GPUs, a process each; the last
 line says in JSON what came of it.
 
-python3 -m tests.parallel.step_on_ranks 2     (needs as many Hopper GPUs)
+python3 -m tests.parallel.step_on_ranks 2                   (needs as many Hopper GPUs)
+python3 -m tests.parallel.step_on_ranks 2 build/delays      (kernels that tests.cuda.delays built)
 """
 
 import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import torch
 
 from haast.config import EngineConfig
+from haast.cuda.build import CUBINS
 from haast.engine.load import prepare
 from haast.ops import DecodeStep
 from haast.parallel.collectives import come_to, meeting_place
 from haast.parallel.connect import connect
 
+from ..cuda.delays import Cubins
 from ..ops.one_request import OneRequest
 
-ROOT = Path(__file__).parents[2]
 LENGTHS = (1, 33, 70, 150, 1000, 3000)
 REPLAYS = 2000
 TURN = 16
@@ -94,11 +97,13 @@ def told(rank, *what):
     print(f"rank {rank}:", *what, file=sys.stderr, flush=True)
 
 
-def main(size):
-    """Rank 0, which starts the others."""
+def main(size, cubins):
+    """Rank 0, which starts the others; the highest exit status of theirs."""
     store, port = meeting_place(size)
     others = [
-        subprocess.Popen([sys.executable, "-m", __spec__.name, *map(str, (size, rank, port))])
+        subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, str(size), cubins, str(rank), str(port)]
+        )
         for rank in range(1, size)
     ]
     try:
@@ -109,13 +114,23 @@ def main(size):
             other.kill()
 
 
-if __name__ == "__main__":
-    numbers = [int(word) for word in sys.argv[1:]]
-    if len(numbers) == 1:
-        code = main(*numbers)
-    else:
-        size, rank, port = numbers
+def run(size, cubins=str(CUBINS), *place):
+    """As rank 0, or as the rank that it named, which is to come to a port."""
+    size = int(size)
+    with Cubins(Path(cubins)).used():
+        if not place:
+            return main(size, cubins)
+        rank, port = map(int, place)
         compute(rank, size, come_to(port, size))
-        code = 0
-    sys.stdout.flush()
-    os._exit(code)  # what NCCL still has to do may keep the interpreter
+        return 0
+
+
+if __name__ == "__main__":
+    code = 1
+    try:
+        code = run(*sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)  # what NCCL still has to do may keep the interpreter
