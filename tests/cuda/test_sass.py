@@ -17,6 +17,7 @@ WIDE = (r"LDS\.128",)
 RING = ("UBLKCP", *WIDE)
 SPLIT = ("USETMAXREG",)
 """Registers are dealt out by role"""
+SENT = (r"LDG\.E\.64\.STRONG\.SYS", r"STG\.E\.STRONG\.SYS")
 
 LIMITS = (
     Limit(r"(add_)?rms_norm_bf16", registers=32, needs=(r"LDG\.E\.128",)),
@@ -36,6 +37,7 @@ LIMITS = (
     Limit("attention_decode_mma_fp8", registers=128, per_mma=23.0, needs=("UTMALDG", "UBLKCP")),
     Limit("attention_merge", registers=64),
     Limit("decode_step", registers=128, per_mma=23.0, needs=(*RING, "UBLKPF", "USETMAXREG")),
+    Limit(r"decode_step_\d", registers=128, per_mma=23.0, needs=(*RING, *SENT)),
     Limit("attention_prefill_wgmma", registers=128, per_mma=62.0, needs=SPLIT, shared_a=8),
     Limit("attention_prefill_wgmma_fp8", registers=128, per_mma=62.0, needs=SPLIT, shared_a=8),
     Limit("rope_kv_write_fp8", registers=40, needs=(r"LDG\.E\.128", r"STG\.E\.64")),
