@@ -136,7 +136,7 @@ def _written(instruction: Instruction) -> set[str]:
 
 def _slots_read(instruction: Instruction, state: State) -> Slots:
     """Slots of everything it reads; of an access to memory, of its addresses only."""
-    operands = re.sub(r"^U?R\d+, ", "", instruction.operands)  # without what it writes
+    operands = re.sub(r"^UR\d+, ", "", instruction.operands)  # without what it writes
     if instruction.base in MEMORY:
         operands = _global_address(instruction)
     constants = {int(at, 16) for at in CONSTANT.findall(operands)}

@@ -27,9 +27,9 @@ WEIGHTS = (
 )
 """Kernels that read weights before the wait: addresses that they take, those of weights. Parameter
 11 of decode_step is where logits go: what streams asks only whether it is null; 14, of several
-ranks, leads to a table of their inboxes. Of linear_wgmma words 6 to 21 are the tensor map of tokens,
-22 to 37 that of the weight. Parameter 3 of moe_down is where experts begin in the routing, which
-moe_up has waited for before it lets moe_down start"""
+ranks, leads to a table of their inboxes. Of linear_wgmma words 6 to 21 are the tensor map of
+tokens, 22 to 37 that of the weight. Parameter 3 of moe_down is where experts begin in the routing,
+which moe_up has waited for before it lets moe_down start"""
 OF_TABLES = {"LDG.E.64", "LDG.E.U16.CONSTANT", "UBLKCP.S.G", "UBLKPF.L2"}
 TABLES = {f"decode_step{ranks}": OF_TABLES for ranks in ("", "_2", "_4", "_8")}
 """Kernels whose parameters lead to tables of addresses, some of what is written: which of these an
