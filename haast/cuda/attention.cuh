@@ -9,6 +9,7 @@ constexpr int GROUP_HEADS = 8;   // query heads that share a kv head
 constexpr int PAGE_SIZE = 128;   // positions
 constexpr int PAGE_BYTES = PAGE_SIZE * HEAD_DIM * 2;  // of one head
 constexpr int MAX_REQUESTS = 512;
+constexpr int MAX_SPLITS = 32;  // of a head, one a lane of the warp that joins them
 constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float SCORE_SCALE = 0.125f * LOG2_E;  // of scores in the exponent of 2
 
@@ -41,23 +42,18 @@ __device__ __forceinline__ int request_of(const int* first, int n, int at) {
   return request;
 }
 
-// The pages of a request that its one query reads, and how they are cut into splits, by
-// its own length alone, so that results do not depend on the batch.
+// The pages of a request that its one query reads.
 struct Span {
-  int first_page, num_pages, split_pages;
+  int first_page, num_pages;
 
-  __device__ Span(int kv_len, int window, int most_splits) {
-    constexpr int LEAST_SPLIT = 2;  // pages
+  __device__ Span(int kv_len, int window) {
     first_page = max(0, kv_len - window) / PAGE_SIZE;
     num_pages = divide_up(kv_len, PAGE_SIZE) - first_page;
-    const int equal = divide_up(num_pages, most_splits);
-    split_pages = most_splits == 1 ? max(1, equal) : max(LEAST_SPLIT, equal);
   }
 
   __device__ Span() {}
 
-  __device__ int splits() const { return divide_up(num_pages, split_pages); }
-  // In the list of work; a request without keys has one split, which writes zeros.
+  // In the list of work; a request without keys has a part too, which writes zeros.
   __device__ int listed() const { return max(1, num_pages); }
 };
 

@@ -1,10 +1,10 @@
 // Attention of one query a request over its paged keys and values, which are streamed once.
 //
-// A unit of work is (request, kv head, split: some of its pages); each CTA, of which an SM has one or
-// two, takes a run of consecutive units with about as many pages as the others. One warp brings the
-// query's eight heads and tiles, a page of K or V each, through a ring; four warps take 32 keys of
-// every page each, with their own running maxima, and add their sums at the end of a unit. Of the
-// first and the last page only those 32 keys come of which one is visible.
+// All pages of all heads of all requests lie in one list, of which each CTA, and an SM has one or two,
+// takes an equal run. A unit of work is the part of a request's kv head in there, mostly all of it. One
+// warp brings the query's eight heads and tiles, a page of K or V each, through a ring; four warps take
+// 32 keys of every page each, with their own running maxima, and add their sums at the end of a unit.
+// Of the first and the last page only those 32 keys come of which one is visible.
 #include <cstddef>
 
 #include "attention_mma.cuh"
@@ -17,6 +17,7 @@ constexpr int THREADS = 32 * (MATH_WARPS + 1);
 constexpr int QUERY_BYTES = GROUP_HEADS * HEAD_DIM * 2;
 constexpr int SUM_ROW = HEAD_DIM + 4;  // floats; + 4: fewer bank conflicts
 constexpr int UNIT_BARRIER = 1;
+constexpr int LEAST_SPLIT = 2;  // pages
 
 // A page of one head, and the ring: as many bytes of pages in flight in either format.
 template <bool E4M3>
@@ -36,7 +37,8 @@ struct Problem {
   bf16* out;               // [B, Hq, 64]
   float* part;             // [B, Hq, part_splits, 64], each split's result
   float* part_lse;         // [B, Hq, part_splits], base 2
-  int num_requests, num_kv_heads, max_pages, window, most_splits, part_splits;
+  int* splits;             // [B, Hkv] how many there are; null: heads are not to be split
+  int num_requests, num_kv_heads, max_pages, window, part_splits;
 };
 
 struct Sums {
@@ -50,48 +52,65 @@ struct alignas(1024) Memory {
   Sums sums;
   uint64_t full[Pages<E4M3>::STAGES], empty[Pages<E4M3>::STAGES];
   int first[MAX_REQUESTS + 1];
+  int workers;
 };
 
 template <bool E4M3>
 constexpr size_t used_bytes() {
-  return offsetof(Memory<E4M3>, first) + sizeof(Memory<E4M3>::first);
+  return offsetof(Memory<E4M3>, workers) + sizeof(Memory<E4M3>::workers);
 }
-static_assert(used_bytes<false>() == 80708 && used_bytes<true>() == 84868,
+static_assert(used_bytes<false>() == 80712 && used_bytes<true>() == 84872,
               "_shared_bytes of haast/ops/attention/cuda_decode.py");
 
-// Walks a CTA's units in order: those that begin within its share of all pages.
+// How many CTAs share the list: splits of no fewer than LEAST_SPLIT pages, and no more of them than
+// MAX_SPLITS where the longest head has `longest` pages. For one warp.
+__device__ int workers_of(const Problem& p, int total, int lane) {
+  if (!p.splits) return gridDim.x;
+  int longest = 1;
+  for (int i = lane; i < p.num_requests; i += 32)
+    longest = max(longest, Span(p.kv_lens[i], p.window).num_pages);
+  longest = __reduce_max_sync(~0u, longest);
+  const int most = min(total / LEAST_SPLIT,
+                       static_cast<int>(int64_t{MAX_SPLITS - 2} * total / longest));
+  return max(1, min(static_cast<int>(gridDim.x), most));
+}
+
+// Walks a CTA's units in order: what lies in its run of the list or, where heads are not to be split,
+// begins there.
 struct Units {
   const Problem& p;
   const int* first;
-  int at, end, request, head, split, kv_len;
+  int workers, at, end, request, head, page, kv_len;  // the unit begins at this page of the span
   Span span;
 
-  __device__ Units(const Problem& problem, const int* first_of) : p(problem), first(first_of) {
-    const int64_t total = first[p.num_requests];
-    at = static_cast<int>(total * blockIdx.x / gridDim.x);
-    end = static_cast<int>(total * (blockIdx.x + 1) / gridDim.x);
+  __device__ Units(const Problem& problem, const int* first_of, int num_workers)
+      : p(problem), first(first_of), workers(num_workers) {
+    const int worker = blockIdx.x;
+    at = worker < workers ? begin_of(worker) : 0;
+    end = worker < workers ? begin_of(worker + 1) : 0;
     if (at >= end) return;
     request = request_of(first, p.num_requests, at);
     enter();
     const int local = at - first[request];
     head = local / span.listed();
-    split = divide_up(local % span.listed(), span.split_pages);
-    settle();
+    page = local % span.listed();
+    if (page && !p.splits) next_head();
   }
 
   __device__ bool has_one() const { return at < end; }
 
   __device__ void next() {
-    ++split;
-    settle();
+    if (p.splits && page + pages() < span.num_pages)
+      at = end;
+    else
+      next_head();
   }
 
   __device__ void become(const Units& other) {
-    at = other.at, request = other.request, head = other.head, split = other.split;
+    at = other.at, request = other.request, head = other.head, page = other.page;
     kv_len = other.kv_len, span = other.span;
   }
 
-  __device__ int begin_page() const { return split * span.split_pages; }
   // Warps with visible keys in the page that begins at this key.
   __device__ int first_warp(int page_key) const {
     return max(0, kv_len - p.window - page_key) / WARP_KEYS;
@@ -99,27 +118,41 @@ struct Units {
   __device__ int end_warp(int page_key) const {
     return min(MATH_WARPS, divide_up(kv_len - page_key, WARP_KEYS));
   }
-  __device__ int pages() const { return min(span.num_pages - begin_page(), span.split_pages); }
-
- private:
-  __device__ void enter() {
-    kv_len = p.kv_lens[request];
-    span = Span(kv_len, p.window, p.most_splits);
+  __device__ int pages() const {
+    return p.splits ? min(span.num_pages - page, end - at) : span.num_pages;
+  }
+  __device__ int first_page() const { return span.first_page + page; }
+  __device__ bool is_whole() const { return pages() == span.num_pages; }
+  // Of the head: where it is in the list, and which of its splits this is.
+  __device__ int listed_at() const { return first[request] + head * span.listed(); }
+  __device__ int split() const { return blockIdx.x - worker_of(listed_at()); }
+  __device__ int splits() const {
+    return worker_of(listed_at() + span.listed() - 1) - worker_of(listed_at()) + 1;
   }
 
-  // To the next head or request if this one has no such split.
-  __device__ void settle() {
-    if (begin_page() >= span.listed()) {
-      split = 0;
-      if (++head == p.num_kv_heads) {
-        head = 0;
-        ++request;
-        at = first[request];
-        if (at >= end) return;
-        enter();
-      }
+ private:
+  __device__ int begin_of(int worker) const {
+    return static_cast<int>(int64_t{first[p.num_requests]} * worker / workers);
+  }
+  __device__ int worker_of(int place) const {
+    return static_cast<int>((int64_t{place + 1} * workers - 1) / first[p.num_requests]);
+  }
+
+  __device__ void enter() {
+    kv_len = p.kv_lens[request];
+    span = Span(kv_len, p.window);
+  }
+
+  __device__ void next_head() {
+    page = 0;
+    if (++head == p.num_kv_heads) {
+      head = 0;
+      ++request;
+      at = first[request];
+      if (at >= end) return;
+      enter();
     }
-    at = first[request] + head * span.listed() + begin_page();
+    at = listed_at();
   }
 };
 
@@ -128,24 +161,23 @@ struct Units {
 // Entries of the page table for the first 32 pages of a unit, one a lane.
 __device__ __forceinline__ int first_entries(const Problem& p, const Units& unit, int lane) {
   if (!unit.has_one() || lane >= unit.pages()) return 0;
-  return p.page_table[static_cast<int64_t>(unit.request) * p.max_pages + unit.span.first_page +
-                      unit.begin_page() + lane];
+  return p.page_table[static_cast<int64_t>(unit.request) * p.max_pages + unit.first_page() + lane];
 }
 
 template <bool E4M3>
 __device__ void bring(const Problem& p, Memory<E4M3>& m, int lane) {
   using Pages = Pages<E4M3>;
   Ring<Pages::STAGES> ring(1);
-  Units unit(p, m.first);
+  Units unit(p, m.first, m.workers);
   int entries = first_entries(p, unit, lane);
   while (unit.has_one()) {
     Units ahead = unit;
     ahead.next();
     const int next_entries = first_entries(p, ahead, lane);  // in time for the next unit
     const int pages = unit.pages();
-    int page_key = (unit.span.first_page + unit.begin_page()) * PAGE_SIZE;
-    const int* table = p.page_table + static_cast<int64_t>(unit.request) * p.max_pages +
-                       unit.span.first_page + unit.begin_page();
+    int page_key = unit.first_page() * PAGE_SIZE;
+    const int* table =
+        p.page_table + static_cast<int64_t>(unit.request) * p.max_pages + unit.first_page();
     for (int i = 0; i < pages; ++i, page_key += PAGE_SIZE) {
       if (i && i % 32 == 0) entries = i + lane < pages ? table[i + lane] : 0;
       const int row = (__shfl_sync(~0u, entries, i % 32) * p.num_kv_heads + unit.head) * PAGE_SIZE;
@@ -225,7 +257,9 @@ __device__ void finish_unit(const Problem& p, Sums& m, const Units& unit, const 
     sum.x += part.x * scale, sum.y += part.y * scale;
     sum.z += part.z * scale, sum.w += part.w * scale;
   }
-  const bool is_whole = unit.span.splits() <= 1;
+  const bool is_whole = unit.is_whole();
+  if (p.splits && unit.page == 0 && threadIdx.x == 0)
+    p.splits[unit.request * p.num_kv_heads + unit.head] = is_whole ? 1 : unit.splits();
   const int q_head = unit.head * GROUP_HEADS + head;
   const int64_t row = static_cast<int64_t>(unit.request) * p.num_kv_heads * GROUP_HEADS + q_head;
   if (is_whole) {
@@ -234,7 +268,7 @@ __device__ void finish_unit(const Problem& p, Sums& m, const Units& unit, const 
     *reinterpret_cast<uint2*>(p.out + row * HEAD_DIM + dim) = make_uint2(
         pack_bf16(sum.x * scale, sum.y * scale), pack_bf16(sum.z * scale, sum.w * scale));
   } else {
-    const int64_t at = row * p.part_splits + unit.split;
+    const int64_t at = row * p.part_splits + unit.split();
     const float scale = 1 / total;
     *reinterpret_cast<float4*>(p.part + at * HEAD_DIM + dim) =
         make_float4(sum.x * scale, sum.y * scale, sum.z * scale, sum.w * scale);
@@ -253,13 +287,13 @@ __device__ void multiply(const Problem& p, Memory<E4M3>& m, int warp, int lane) 
   using Pages = Pages<E4M3>;
   const int swap = E4M3 ? lane % 2 : 0;
   Ring<Pages::STAGES> ring(0);
-  for (Units unit(p, m.first); unit.has_one(); unit.next()) {
+  for (Units unit(p, m.first, m.workers); unit.has_one(); unit.next()) {
     Running r;
     r.clear();
     uint32_t q[2][4];
     const int first_key = unit.kv_len - p.window;
     const int pages = unit.pages();
-    int page_key = (unit.span.first_page + unit.begin_page()) * PAGE_SIZE;
+    int page_key = unit.first_page() * PAGE_SIZE;
     for (int i = 0; i < pages; ++i, page_key += PAGE_SIZE) {
       const bool has_keys = unit.first_warp(page_key) <= warp && warp < unit.end_warp(page_key);
       const int key = page_key + warp * WARP_KEYS + lane % 4 * 2;
@@ -310,10 +344,14 @@ __device__ __forceinline__ void attend(const Problem& p, uint8_t* bytes) {
   }
   let_next_kernel_start();
   wait_for_previous_kernel();
-  if (warp == 0)
+  if (warp == 0) {
     list_requests(p.num_requests, m.first, lane, [&](int request) {
-      return p.num_kv_heads * Span(p.kv_lens[request], p.window, p.most_splits).listed();
+      return p.num_kv_heads * Span(p.kv_lens[request], p.window).listed();
     });
+    __syncwarp();
+    const int workers = workers_of(p, m.first[p.num_requests], lane);
+    if (lane == 0) m.workers = workers;
+  }
   __syncthreads();
   if (warp < MATH_WARPS)
     multiply(p, m, warp, lane);
@@ -324,17 +362,16 @@ __device__ __forceinline__ void attend(const Problem& p, uint8_t* bytes) {
 }  // namespace
 }  // namespace haast
 
-// Where most_splits > 1, attention_merge has to follow for requests of more than one split.
+// Where splits is not null, attention_merge has to follow.
 #define HAAST_ATTENTION_DECODE(NAME, E4M3)                                                          \
   extern "C" __global__ void __launch_bounds__(haast::THREADS, 2)                                  \
       NAME(const __grid_constant__ haast::TensorMap k, const __grid_constant__ haast::TensorMap v, \
            const haast::bf16* q, const int* kv_lens, const int* page_table,                        \
-           const haast::bf16* sinks, haast::bf16* out, float* part, float* part_lse,               \
-           int num_requests, int num_kv_heads, int max_pages, int window, int most_splits,         \
-           int part_splits) {                                                                      \
+           const haast::bf16* sinks, haast::bf16* out, float* part, float* part_lse, int* splits,  \
+           int num_requests, int num_kv_heads, int max_pages, int window, int part_splits) {       \
     extern __shared__ __align__(1024) uint8_t bytes[];                                             \
-    haast::attend<E4M3>({&k, &v, q, kv_lens, page_table, sinks, out, part, part_lse, num_requests, \
-                         num_kv_heads, max_pages, window, most_splits, part_splits},               \
+    haast::attend<E4M3>({&k, &v, q, kv_lens, page_table, sinks, out, part, part_lse, splits,       \
+                         num_requests, num_kv_heads, max_pages, window, part_splits},              \
                         bytes);                                                                    \
   }
 

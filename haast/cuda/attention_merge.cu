@@ -6,7 +6,6 @@ namespace haast {
 namespace {
 
 constexpr int WARPS = 8;
-constexpr int MOST_SPLITS = 32;  // one a lane
 constexpr int UNROLL = 8;
 
 __device__ __forceinline__ float warp_max(float x) {
@@ -19,9 +18,9 @@ __device__ __forceinline__ float warp_max(float x) {
 }  // namespace haast
 
 // part [B, Hq, part_splits, 64] fp32, part_lse [B, Hq, part_splits] -> out [B, Hq, 64] bf16, a warp a
-// head. Requests of one split have their result already.
+// head. Heads of one split have their result already.
 extern "C" __global__ void __launch_bounds__(32 * haast::WARPS)
-    attention_merge(const float* part, const float* part_lse, const int* kv_lens,
+    attention_merge(const float* part, const float* part_lse, const int* splits_of,
                     const haast::bf16* sinks, haast::bf16* out, int num_requests, int num_heads,
                     int part_splits) {
   using namespace haast;
@@ -31,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(32 * haast::WARPS)
   const int request = static_cast<int>(row / num_heads), head = static_cast<int>(row % num_heads);
   wait_for_previous_kernel();
   if (request >= num_requests) return;
-  const int splits = Span(kv_lens[request], 1 << 30, MOST_SPLITS).splits();
+  const int splits = splits_of[row / GROUP_HEADS];
   if (splits <= 1) return;
   const float lse = lane < splits ? part_lse[row * part_splits + lane] : -INFINITY;
   const float sink = __bfloat162float(sinks[head]) * LOG2_E;

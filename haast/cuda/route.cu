@@ -1,13 +1,16 @@
 // Router logits -> the experts of each token, their weights, and the order that groups rows by
 // expert. Tokens are taken 64 at a time: within such a block, expert e's tokens are a 64-bit mask
 // (a token picks an expert at most once), so ranks are bit counts and no order depends on timing.
+// One CTA has up to four blocks; where there are more each CTA has one, and there are two launches.
 #include "choose.cuh"
 #include "experts.cuh"
 
 namespace haast {
 namespace {
 
-constexpr int CTA_TOKENS = 64;
+constexpr int BLOCK_TOKENS = 64;
+constexpr int MOST_BLOCKS = 4;  // of one CTA
+constexpr int AT_ONCE = 4;      // tokens of a warp whose logits load together
 constexpr int WARPS = 32;
 constexpr int THREADS = WARPS * 32;
 
@@ -42,47 +45,50 @@ struct Masks {
 __device__ __forceinline__ float to_float(float v) { return v; }
 __device__ __forceinline__ float to_float(bf16 v) { return __bfloat162float(v); }
 
-// One warp, one token of up to 32 LANE_EXPERTS experts: lane c returns choice c (expert and key),
-// largest first, ties to the lower expert.
+// The `count` tokens from `first`, of up to 32 LANE_EXPERTS experts: ids and weights, largest first,
+// ties to the lower expert; and each block's masks of who chose whom. A warp takes every 32nd token.
 template <int LANE_EXPERTS, class T>
-__device__ void choose(const T* logits, int num_experts, int choices, int lane, int& expert,
-                       uint32_t& key) {
-  uint32_t keys[LANE_EXPERTS];
+__device__ void choose(const T* logits, const Routing& r, Masks* masks, int first, int count,
+                       int num_experts, int choices) {
+  const int lane = threadIdx.x % 32;
+  for (int base = threadIdx.x / 32; base < count; base += AT_ONCE * WARPS) {
+    uint32_t keys[AT_ONCE][LANE_EXPERTS];
 #pragma unroll
-  for (int i = 0; i < LANE_EXPERTS; ++i) {
-    const int e = i * 32 + lane;
-    keys[i] = e < num_experts ? key_of(to_float(logits[e])) : 0;
+    for (int i = 0; i < AT_ONCE; ++i)
+#pragma unroll
+      for (int j = 0; j < LANE_EXPERTS; ++j) {
+        const int token = base + i * WARPS, expert = j * 32 + lane;
+        const long at = static_cast<long>(first + token) * num_experts + expert;
+        keys[i][j] = token < count && expert < num_experts ? key_of(to_float(logits[at])) : 0;
+      }
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      const int token = base + i * WARPS;
+      if (token >= count) break;
+      int expert = 0;
+      uint32_t key = 0;
+      choose_of_keys(keys[i], choices, lane, expert, key);
+      const float weight = choice_weight(key, choices, lane);
+      if (lane < choices) {
+        const long slot = static_cast<long>(first + token) * choices + lane;
+        r.ids[slot] = expert;
+        r.weights[slot] = weight;
+        masks[token / BLOCK_TOKENS].add(expert, token % BLOCK_TOKENS);
+      }
+    }
   }
-  choose_of_keys(keys, choices, lane, expert, key);
 }
 
 // With no more keys a lane than the experts need.
 template <class T>
-__device__ void choose(const T* logits, int num_experts, int choices, int lane, int& expert,
-                       uint32_t& key) {
-  if (num_experts <= 32) return choose<1>(logits, num_experts, choices, lane, expert, key);
-  if (num_experts <= 128) return choose<4>(logits, num_experts, choices, lane, expert, key);
-  choose<MAX_EXPERTS / 32>(logits, num_experts, choices, lane, expert, key);
-}
-
-// The 64 tokens from `first`: ids and weights; masks of who chose whom. Warp w takes tokens w and
-// w + 32.
-template <class T>
-__device__ void choose_block(const T* logits, const Routing& r, Masks& masks, int first,
-                             int num_tokens, int num_experts, int choices) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  for (int token = warp; token < CTA_TOKENS && first + token < num_tokens; token += WARPS) {
-    const long row = first + token;
-    int expert = 0;
-    uint32_t key = 0;
-    choose(logits + row * num_experts, num_experts, choices, lane, expert, key);
-    const float weight = choice_weight(key, choices, lane);
-    if (lane < choices) {
-      r.ids[row * choices + lane] = expert;
-      r.weights[row * choices + lane] = weight;
-      masks.add(expert, token);
-    }
-  }
+__device__ void choose(const T* logits, const Routing& r, Masks* masks, int first, int count,
+                       int num_experts, int choices) {
+  if (num_experts <= 32)
+    choose<1>(logits, r, masks, first, count, num_experts, choices);
+  else if (num_experts <= 128)
+    choose<4>(logits, r, masks, first, count, num_experts, choices);
+  else
+    choose<MAX_EXPERTS / 32>(logits, r, masks, first, count, num_experts, choices);
 }
 
 // One warp: exclusive prefix sum of count(e) into offs[0 .. num_experts].
@@ -103,39 +109,46 @@ __device__ void prefix_sum(int num_experts, int* offs, int lane, Count count) {
   if (lane == 0) offs[num_experts] = before;
 }
 
-// Rows of the block's tokens to their places; base[e] is where the block's rows of expert e begin.
-__device__ void place_block(const Routing& r, const Masks& masks, const int* base, int first,
-                            int num_tokens, int choices) {
-  const int slots = min(CTA_TOKENS, num_tokens - first) * choices;
-  for (int i = threadIdx.x; i < slots; i += THREADS) {
-    const int slot = first * choices + i, token = i / choices;
+// Rows of the tokens from `first` to their places; those of expert e begin at begin(e, block).
+template <class Begin>
+__device__ void place(const Routing& r, const Masks* masks, int first, int count, int choices,
+                      Begin begin) {
+  for (int i = threadIdx.x; i < count * choices; i += THREADS) {
+    const int slot = first * choices + i, token = i / choices, block = token / BLOCK_TOKENS;
     const int expert = r.ids[slot];
-    const int at = base[expert] + masks.rank(expert, token);
+    const int at = begin(expert, block) + masks[block].rank(expert, token % BLOCK_TOKENS);
     r.gather[at] = first + token;
     r.scatter[at] = slot;
   }
 }
 
-// At most 64 tokens, one CTA.
+// One CTA for all.
 template <class T>
 __device__ void route_small(const T* logits, const Routing& r, int num_tokens, int num_experts,
                             int choices) {
-  __shared__ Masks masks;
+  __shared__ Masks masks[MOST_BLOCKS];
   __shared__ int offs[MAX_EXPERTS + 1];
-  masks.clear();
+  const int blocks = divide_up(num_tokens, BLOCK_TOKENS);
+  for (int i = 0; i < blocks; ++i) masks[i].clear();
   let_next_kernel_start();
   wait_for_previous_kernel();
   __syncthreads();
-  choose_block(logits, r, masks, 0, num_tokens, num_experts, choices);
+  choose(logits, r, masks, 0, num_tokens, num_experts, choices);
   __syncthreads();
+  const auto rows_before = [&](int expert, int block) {
+    int rows = 0;
+    for (int i = 0; i < block; ++i) rows += masks[i].count(expert);
+    return rows;
+  };
   if (threadIdx.x < 32)
-    prefix_sum(num_experts, offs, threadIdx.x, [&](int e) { return masks.count(e); });
+    prefix_sum(num_experts, offs, threadIdx.x, [&](int e) { return rows_before(e, blocks); });
   __syncthreads();
   for (int e = threadIdx.x; e <= num_experts; e += THREADS) r.offs[e] = offs[e];
-  place_block(r, masks, offs, 0, num_tokens, choices);
+  place(r, masks, 0, num_tokens, choices,
+        [&](int expert, int block) { return offs[expert] + rows_before(expert, block); });
 }
 
-// First of two launches: each CTA chooses for 64 tokens and counts, counts [blocks, E].
+// First of two launches: each CTA chooses for a block and counts, counts [blocks, E].
 template <class T>
 __device__ void route_choose(const T* logits, const Routing& r, int* counts, int num_tokens,
                              int num_experts, int choices) {
@@ -144,7 +157,8 @@ __device__ void route_choose(const T* logits, const Routing& r, int* counts, int
   let_next_kernel_start();
   wait_for_previous_kernel();
   __syncthreads();
-  choose_block(logits, r, masks, blockIdx.x * CTA_TOKENS, num_tokens, num_experts, choices);
+  const int first = blockIdx.x * BLOCK_TOKENS;
+  choose(logits, r, &masks, first, min(BLOCK_TOKENS, num_tokens - first), num_experts, choices);
   __syncthreads();
   for (int e = threadIdx.x; e < num_experts; e += THREADS)
     counts[blockIdx.x * num_experts + e] = masks.count(e);
@@ -184,9 +198,8 @@ extern "C" __global__ void __launch_bounds__(haast::THREADS)
   let_next_kernel_start();
   wait_for_previous_kernel();
   __syncthreads();
-  const int first = blockIdx.x * CTA_TOKENS;
-  const int slots = min(CTA_TOKENS, num_tokens - first) * choices;
-  for (int i = threadIdx.x; i < slots; i += THREADS)
+  const int first = blockIdx.x * BLOCK_TOKENS, count = min(BLOCK_TOKENS, num_tokens - first);
+  for (int i = threadIdx.x; i < count * choices; i += THREADS)
     masks.add(ids[first * choices + i], i / choices);
   for (int i = threadIdx.x; i < static_cast<int>(gridDim.x) * num_experts; i += THREADS) {
     const int count = counts[i], e = i % num_experts;
@@ -203,6 +216,6 @@ extern "C" __global__ void __launch_bounds__(haast::THREADS)
   __syncthreads();
   for (int e = threadIdx.x; e < num_experts; e += THREADS) base[e] += before[e];
   __syncthreads();
-  place_block(Routing{const_cast<int*>(ids), nullptr, offs, gather, scatter}, masks, base, first,
-              num_tokens, choices);
+  place(Routing{const_cast<int*>(ids), nullptr, offs, gather, scatter}, &masks, first, count,
+        choices, [&](int expert, int) { return base[expert]; });
 }

@@ -44,8 +44,8 @@ LIMITS = (
     Limit("rope_kv_write", registers=40, needs=(r"LDG\.E\.128", r"STG\.E\.128")),
     Limit(r"moe_combine_\w+", registers=64),
     Limit("moe_gather", registers=32),
-    Limit(r"route_(place|small_\w+)", registers=32),
-    Limit(r"route_choose_\w+", registers=56),
+    Limit("route_place", registers=32),
+    Limit(r"route_(small|choose)_\w+", registers=64),
     Limit(r"moe_(up|down)_mma_n8", registers=96, per_mma=24.0, needs=RING),
     Limit(r"moe_(up|down)_mma_n16", registers=128, per_mma=12.5, needs=RING),
     Limit(

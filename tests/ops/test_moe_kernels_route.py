@@ -15,7 +15,7 @@ from .gpu_cases import (
     table,
 )
 
-TOKENS = (0, 1, 2, 3, 64, 65, 127, 1000, 8192, 8193)
+TOKENS = (0, 1, 2, 3, 64, 65, 127, 129, 255, 256, 257, 1000, 8192, 8193)
 SIZES = [(e, a) for e in (4, 32, 128, 200, 256) for a in (1, 3, 4, 8) if a <= e]
 """E and A"""
 KERNELS = table([row for row in TABLE if row[0] is route])

@@ -13,8 +13,8 @@ MERGE = "attention_merge"
 SYMBOL = "attention_decode_mma"
 EVERYTHING = 1 << 30
 """The window of a layer that has none, to the kernels"""
-MOST_SPLITS = 32
-"""of a request, however long it is"""
+_MAX_SPLITS = 32
+"""of a head, however long it is"""
 _LEAST_SPLIT = 2
 """pages"""
 _SM_CTAS = 2
@@ -28,10 +28,11 @@ _MERGE_WARPS = 8
 
 
 def num_splits(meta: StepMeta, window: int | None) -> int:
-    """Into how many splits the longest request that fits the page table is cut."""
-    if window is not None:
+    """Into how many splits a head of the longest request that fits the page table may be cut."""
+    pages = meta.page_table.shape[1]
+    if window is not None or pages <= _LEAST_SPLIT:
         return 1
-    return min(MOST_SPLITS, max(1, -(-meta.page_table.shape[1] // _LEAST_SPLIT)))
+    return min(_MAX_SPLITS, -(-pages // _LEAST_SPLIT) + 1)
 
 
 def symbols(meta: StepMeta, window: int | None, cache: Tensor) -> tuple[str, ...]:
@@ -43,10 +44,11 @@ def symbols(meta: StepMeta, window: int | None, cache: Tensor) -> tuple[str, ...
 
 
 def _shared_bytes(cache: Tensor) -> int:
-    """A ring of as many bytes of pages in either format, its barriers, sums, a list of requests."""
+    """A ring of as many bytes of pages in either format, its barriers, sums, a list of requests
+    and the number of CTAs that share it."""
     stages = 8 // cache.element_size()
     ring = stages * (8192 * cache.element_size() + 1024 + 2 * 8)
-    return ring + _SUMS + 4 * (MAX_REQUESTS + 1)
+    return ring + _SUMS + 4 * (MAX_REQUESTS + 2)
 
 
 def decode(
@@ -63,8 +65,9 @@ def decode(
     if num_requests == 0:
         return
     table, splits = meta.pages_of(window), num_splits(meta, window)
-    part = lse = None
+    part = lse = num_parts = None
     if splits > 1:
+        num_parts = meta.kv_lens.new_empty(num_requests, k_cache.shape[1])
         part = torch.empty(num_requests, num_heads, splits, q.shape[2], device=q.device)
         lse = torch.empty(num_requests, num_heads, splits, device=q.device)
     sizes = (num_requests, k_cache.shape[1], table.shape[1], window or EVERYTHING)
@@ -77,7 +80,7 @@ def decode(
         args=(
             *(page_map(k_cache, _WARP_KEYS), page_map(v_cache, _WARP_KEYS)),
             *(q, meta.kv_lens, table, sinks, out),
-            *(part, lse, *sizes, MOST_SPLITS if splits > 1 else 1, splits),
+            *(part, lse, num_parts, *sizes, splits),
         ),
     )
     if splits > 1:
@@ -87,5 +90,5 @@ def decode(
             grid=-(-num_requests * num_heads // _MERGE_WARPS),
             block=32 * _MERGE_WARPS,
             shared_bytes=0,
-            args=(part, lse, meta.kv_lens, sinks, out, num_requests, num_heads, splits),
+            args=(part, lse, num_parts, sinks, out, num_requests, num_heads, splits),
         )

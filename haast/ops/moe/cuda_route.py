@@ -1,4 +1,4 @@
-"""route as CUDA kernels: one launch up to 64 tokens, two beyond. See cuda/route.cu."""
+"""route as CUDA kernels: one launch up to 256 tokens, two beyond. See cuda/route.cu."""
 
 from functools import partial
 
@@ -11,7 +11,10 @@ from haast.ops.hopper import why_no_kernels
 from haast.ops.moe.check import check_route
 from haast.ops.moe.routing import Routing
 
-CTA_TOKENS = 64
+MAX_TOKENS = 256
+"""Of one CTA for all"""
+_BLOCK_TOKENS = 64
+"""Of each CTA where there are several"""
 _THREADS = 1024
 
 
@@ -22,15 +25,15 @@ def _suffix(logits: Tensor) -> str:
 def _symbols(logits: Tensor, num_active: int) -> tuple[str, ...]:
     if len(logits) == 0:
         return ()
-    if len(logits) <= CTA_TOKENS:
+    if len(logits) <= MAX_TOKENS:
         return (f"route_small_{_suffix(logits)}",)
     return (f"route_choose_{_suffix(logits)}", "route_place")
 
 
 def _rejects_small(logits: Tensor, num_active: int) -> str | None:
     check_route(logits, num_active)
-    if len(logits) > CTA_TOKENS:
-        return f"takes at most {CTA_TOKENS} tokens, got {len(logits)}"
+    if len(logits) > MAX_TOKENS:
+        return f"takes at most {MAX_TOKENS} tokens, got {len(logits)}"
     return why_no_kernels(logits.device)
 
 
@@ -54,7 +57,7 @@ def _run(logits: Tensor, num_active: int) -> Routing:
         routing.expert_offs.zero_()
         return routing
     first, *second = _symbols(logits, num_active)
-    ctas = -(-num_tokens // CTA_TOKENS)
+    ctas = -(-num_tokens // _BLOCK_TOKENS)
     sizes = (num_tokens, num_experts, num_active)
     places = (routing.expert_offs, routing.gather_idx, routing.scatter_idx)
     chosen = (logits, routing.expert_ids, routing.expert_weights, *places, *sizes)
