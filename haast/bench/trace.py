@@ -153,7 +153,8 @@ def _profiled(
             reached += len(tick.outputs) == batch
             offsets.append(None if is_alone else experts.snapshot(batch))
         torch.cuda.synchronize()
-    stamps = _stamps(subject) if is_alone and reached == before + count else None
+    has_stamps = is_alone and subject.num_devices == 1  # all ranks would have to run that step
+    stamps = _stamps(subject) if has_stamps and reached == before + count else None
     for _ in ticks:
         pass
     if reached != before + count:

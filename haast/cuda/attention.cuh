@@ -14,11 +14,6 @@ constexpr float SCORE_SCALE = 0.125f * LOG2_E;  // of scores in the exponent of 
 
 __device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }
 
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 // One warp: first[i] for i = 0 .. n, the prefix sum of weight(0), weight(1), ...
 template <class Weight>
 __device__ void list_requests(int n, int* first, int lane, Weight weight) {

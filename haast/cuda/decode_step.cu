@@ -16,6 +16,7 @@ namespace {
 
 // ---- twelve warps multiply
 
+template <int RANKS>
 struct Math {
   Memory& m;
   const Step& s;
@@ -98,22 +99,23 @@ struct Math {
   }
 
   // Tiles of this part and of these units, as long as they come.
-  template <bool PAIRED>
-  __device__ __forceinline__ void tiles(const TileOperand& x, int blocks, Part part, int end) {
+  template <bool PAIRED, int BLOCKS>
+  __device__ __forceinline__ void tiles(const TileOperand<BLOCKS>& x, int blocks, Part part,
+                                        int end) {
     forget();
     const auto is_one = [&](uint32_t slot) {
       const Content c = content(slot);
       return c.part == part && c.index < end;
     };
-    const auto load = [&](TileSlot& tile, uint32_t index) {
+    const auto load = [&](TileSlot<BLOCKS>& tile, uint32_t index) {
       const uint32_t slot = await(index);
       tile.load(slot, blocks, warp, lane);
-      if (warp == STEP_WARPS - 1) tile.add_bias<PAIRED>(slot + blocks * BLOCK_BYTES, lane);
+      if (warp == STEP_WARPS - 1) tile.template add_bias<PAIRED>(slot + blocks * BLOCK_BYTES, lane);
     };
 #pragma unroll 1
     while (is_one(taken)) {
       const bool two = is_one(taken + 1);
-      TileSlot first, second;
+      TileSlot<BLOCKS> first, second;
       load(first, taken);
       load(second, taken + two);
       first.multiply(x);
@@ -126,16 +128,18 @@ struct Math {
 
   // ---- vectors
 
+  // The last block may be a half.
   template <int BLOCKS>
   __device__ __forceinline__ void take(const uint32_t* words, int blocks, uint32_t of,
-                                       Vector<BLOCKS>& v) {
+                                       Vector<BLOCKS>& v, bool is_cut = false) {
     forget();
     uint2 w[BLOCKS] = {};
-    poll([&] {
+    poll_step<RANKS>([&] {
       uint32_t bad = 0;
 #pragma unroll
       for (int i = 0; i < BLOCKS; ++i)
-        if (warp + i * STEP_WARPS < blocks) {
+        if (warp + i * STEP_WARPS < blocks &&
+            (RANKS == 1 || !is_cut || element(i) < static_cast<int>(m.net.intermediate))) {
           w[i] = load_words2(words + element(i));
           bad |= wrong(w[i], of);
         }
@@ -155,20 +159,21 @@ struct Math {
                       : 0;
   }
 
-  // The terms of the layer before, added choice by choice, then to the residual.
-  __device__ __forceinline__ void add_terms(uint32_t of) {
+  // Sums, in this order, of vectors that lie one after the other, from words() on: put(i, low, high).
+  template <int PARTS, class Words, class Put>
+  __device__ __forceinline__ void sum_up(Words words, uint32_t of, Put put) {
     forget();
-    uint2 w[H_BLOCKS][CHOICES] = {};
+    uint2 w[H_BLOCKS][PARTS] = {};
     const int blocks = blocks_of_h(), h = static_cast<int>(m.net.hidden);
-    poll([&] {
+    poll_step<RANKS>([&] {
       uint32_t bad = 0;
 #pragma unroll
       for (int i = 0; i < H_BLOCKS; ++i)
         if (warp + i * STEP_WARPS < blocks)
 #pragma unroll
-          for (int c = 0; c < CHOICES; ++c) {
-            w[i][c] = load_words2(m.net.terms + c * h + element(i));
-            bad |= wrong(w[i][c], of);
+          for (int p = 0; p < PARTS; ++p) {
+            w[i][p] = load_part(words() + p * h + element(i));
+            bad |= wrong(w[i][p], of);
           }
       return bad;
     });
@@ -176,13 +181,61 @@ struct Math {
     for (int i = 0; i < H_BLOCKS; ++i) {
       float low = 0, high = 0;
 #pragma unroll
-      for (int c = 0; c < CHOICES; ++c) {
-        low += value_of_word(w[i][c].x);
-        high += value_of_word(w[i][c].y);
+      for (int p = 0; p < PARTS; ++p) {
+        low += value_of_word(w[i][p].x);
+        high += value_of_word(w[i][p].y);
       }
-      const uint32_t delta = pack_bf16(low, high);
-      x.pair[i] = pack_bf16(low_of(x.pair[i]) + low_of(delta), high_of(x.pair[i]) + high_of(delta));
+      put(i, low, high);
     }
+  }
+
+  static __device__ __forceinline__ uint2 load_part(const uint32_t* at) {
+    return RANKS == 1 ? load_words2(at) : load_sent2(at);
+  }
+
+  // To the residual.
+  __device__ __forceinline__ void add(int i, float low, float high) {
+    const uint32_t delta = pack_bf16(low, high);
+    x.pair[i] = pack_bf16(low_of(x.pair[i]) + low_of(delta), high_of(x.pair[i]) + high_of(delta));
+  }
+
+  // TIMES sums of PARTS vectors, the i-th from at(i) on in this rank's inbox, to the residual.
+  template <int PARTS, int TIMES, class At>
+  __device__ __forceinline__ void add_sent(uint32_t of, At at) {
+    float2 sum[H_BLOCKS] = {};
+#pragma unroll 1
+    for (int time = 0; time < TIMES; ++time)
+      sum_up<PARTS>([&] { return m.inboxes[m.rank] + at(time); }, of,
+                    [&](int i, float low, float high) {
+                      sum[i].x += low;
+                      sum[i].y += high;
+                    });
+#pragma unroll
+    for (int i = 0; i < H_BLOCKS; ++i) add(i, sum[i].x, sum[i].y);
+  }
+
+  // The terms of the layer before, added choice by choice; then rank by rank, where of two the own
+  // one, which comes first, is first, as it is all the same.
+  __device__ __forceinline__ void add_terms(uint32_t of) {
+    if constexpr (RANKS == 1)
+      sum_up<CHOICES>([&] { return m.net.terms; }, of,
+                      [&](int i, float low, float high) { add(i, low, high); });
+    else
+      add_sent<CHOICES, RANKS>(of, [&](int time) {
+        const int rank = RANKS == 2 ? time ^ m.rank : time;
+        return Inbox<RANKS>::terms(rank, 0, static_cast<int>(m.net.hidden));
+      });
+  }
+
+  // x with o's results; of more than four ranks as many have their words read at once.
+  __device__ __forceinline__ void add_attention() {
+    constexpr int AT_ONCE = RANKS < 4 ? RANKS : 4;
+    if constexpr (RANKS == 1)
+      take(m.net.middle, blocks_of_h(), tag, x);
+    else
+      add_sent<AT_ONCE, RANKS / AT_ONCE>(tag, [&](int time) {
+        return Inbox<RANKS>::middle(tag, time * AT_ONCE, static_cast<int>(m.net.hidden));
+      });
   }
 
   // What o's results of this CTA are added to.
@@ -248,12 +301,12 @@ struct Math {
   __device__ __forceinline__ void attention(const Layer& layer, int index) {
     dense(DenseOperand<H_BLOCKS>(normed(0), lane), m.qkv);
     stamp(s, index, 1);
-    Attention{m, layer, layer.window ? m.window_keys : m.all_keys, warp, lane, tag}.run(
+    Attention<RANKS>{m, layer, layer.window ? m.window_keys : m.all_keys, warp, lane, tag}.run(
         m.pages[layer.window != 0]);
-    Vector<O_BLOCKS> attended;
+    Vector<O_BLOCKS<RANKS>> attended;
     take(m.net.attended, static_cast<int>(m.net.num_heads), tag, attended);
     stamp(s, index, 2);
-    dense(DenseOperand<O_BLOCKS>(attended, lane), m.out);
+    dense(DenseOperand<O_BLOCKS<RANKS>>(attended, lane), m.out);
   }
 
   __device__ __forceinline__ void experts(const Layer& layer, int index) {
@@ -265,12 +318,12 @@ struct Math {
       load_weight(layer.router_weight + blockIdx.x * m.net.hidden, router);
       bias = load_early_bf16(layer.router_bias + blockIdx.x);
     }
-    take(m.net.middle, blocks_of_h(), tag, x);
+    add_attention();
     stamp(s, index, 3);
     const Vector<H_BLOCKS> v = normed(1);
     if (is_scoring) score(v, router, bias);
     forget();
-    TileOperand operand;
+    TileOperand<H_BLOCKS> operand;
     operand.set(v, lane);
     wait(smem_u32(&m.routed), index & 1);
     stamp(s, index, 4);
@@ -287,31 +340,34 @@ struct Math {
     if (t.units.begin == t.units.end) return;
     int choice = t.units.begin / t.tiles;
     const int last = (t.units.end - 1) / t.tiles;
-    Vector<H_BLOCKS> now{}, next{};
-    take(gated(choice), t.blocks, tag, now);
-    if (last != choice) take(gated(choice + 1), t.blocks, tag, next);
+    Vector<I_BLOCKS<RANKS>> now{}, next{};
+    take(gated(choice), t.blocks, tag, now, true);
+    if (last != choice) take(gated(choice + 1), t.blocks, tag, next, true);
     stamp(s, index, 6);
     forget();
-    TileOperand operand;
+    TileOperand<I_BLOCKS<RANKS>> operand;
     operand.set(now, lane);
     for (;;) {
       tiles<false>(operand, t.blocks, Part::DOWN, (choice + 1) * t.tiles);
       if (++choice > last) return;
       operand.set(next, lane);
-      if (choice < last) take(gated(choice + 1), t.blocks, tag, next);
+      if (choice < last) take(gated(choice + 1), t.blocks, tag, next, true);
     }
   }
 };
 
+template <int RANKS>
 __device__ void multiply(Memory& m, const Step& s, int warp, int lane, uint32_t first_tag) {
-  Math math{m, s, warp, lane, first_tag};
+  Math<RANKS> math{m, s, warp, lane, first_tag};
   math.embed();
   const int layers = static_cast<int>(m.net.num_layers);
-  for (int l = 0; l < layers; ++l) {
+  // Of several ranks read anew: there is no register left to keep it.
+  const auto end = [&] { return RANKS == 1 ? layers : static_cast<int>(m.net.num_layers); };
+  for (int l = 0; l < end(); ++l) {
     math.load_weight(m.layer(l).attn_norm, math.norm);
     if (l) math.add_terms(math.tag);
     math.tag = first_tag + l + 1;
-    math.keep_own(m.out.rows);
+    if constexpr (RANKS == 1) math.keep_own(m.out.rows);
     stamp(s, l, 0);
     math.attention(m.layer(l), l);
     math.experts(m.layer(l), l);
@@ -319,11 +375,11 @@ __device__ void multiply(Memory& m, const Step& s, int warp, int lane, uint32_t 
   let_next_kernel_start();
   math.load_weight(m.net.norm, math.norm);
   math.add_terms(math.tag);
-  stamp(s, layers, 0);
+  stamp(s, end(), 0);
   const Vector<H_BLOCKS> hidden = math.normed(0);
   if (s.logits) {
     math.dense(DenseOperand<H_BLOCKS>(hidden, lane), m.head);
-    stamp(s, layers, 1);
+    stamp(s, end(), 1);
   } else if (blockIdx.x == 0) {
     math.put(hidden, s.hidden);
   }
@@ -332,7 +388,8 @@ __device__ void multiply(Memory& m, const Step& s, int warp, int lane, uint32_t 
 
 // ---- all
 
-// This CTA's shares of a layer.
+// This CTA's shares of a layer. Swizzled weights fill up the last block.
+template <int RANKS>
 __device__ void share_out(Memory& m) {
   const Network& net = m.net;
   const int h = static_cast<int>(net.hidden), i = static_cast<int>(net.intermediate);
@@ -340,7 +397,7 @@ __device__ void share_out(Memory& m) {
   m.out.set(h, static_cast<int>(net.num_heads) * HEAD_DIM);
   m.head.set(static_cast<int>(net.vocab), h);
   m.up.set(2 * i, h);
-  m.down.set(h, i);
+  m.down.set(h, RANKS == 1 ? i : divide_up(i, BLOCK_K) * BLOCK_K);
 }
 
 // Where the request's keys are; one warp.
@@ -368,7 +425,9 @@ __device__ void copy_words(void* to, const void* from, int bytes) {
     static_cast<uint64_t*>(to)[i] = static_cast<const uint64_t*>(from)[i];
 }
 
-__device__ void begin(Memory& m, const Network* net, const Step& s) {
+template <int RANKS>
+__device__ void begin(Memory& m, const Network* net, const Step& s, uint32_t* const* inboxes,
+                      int rank) {
   copy_words(&m.net, net, sizeof(Network));
   if (threadIdx.x == 0) {
     for (int i = 0; i < SLOTS; ++i) {
@@ -385,46 +444,39 @@ __device__ void begin(Memory& m, const Network* net, const Step& s) {
   }
   __syncthreads();
   copy_words(m.layers, s.layers, 2 * sizeof(Layer));
-  if (threadIdx.x == 0) share_out(m);
+  if constexpr (RANKS > 1) {
+    copy_words(m.inboxes, inboxes, RANKS * sizeof(uint32_t*));
+    m.rank = rank;
+  }
+  if (threadIdx.x == 0) share_out<RANKS>(m);
   __syncthreads();
 }
 
-}  // namespace
-}  // namespace haast
-
-// Everything of `net` and `layers` is written once, by the host; state is {0, 0} at first. One of logits
-// and hidden is null.
-extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1)
-    decode_step(const haast::Network* net, const haast::Layer* layers, const int* input_id,
-                const int* input_row, const int64_t* samples, const int* position,
-                const int* kv_len, const int* slot, const int* window_slot, const int* table_row,
-                const int* page_tables, haast::bf16* logits, haast::bf16* hidden, uint64_t* stamps,
-                int max_requests, int max_pages) {
-  using namespace haast;
+template <int RANKS>
+__device__ __forceinline__ void run_step(const Network* net, const Step& s,
+                                       uint32_t* const* inboxes, int rank) {
   extern __shared__ __align__(128) uint8_t bytes[];
   Memory& m = *reinterpret_cast<Memory*>(bytes);
-  const Step s{layers, input_id, input_row, samples, position, kv_len, slot, window_slot, table_row,
-               page_tables, max_requests, max_pages, logits, hidden, stamps};
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  begin(m, net, s);
+  begin<RANKS>(m, net, s, inboxes, rank);
   if (warp < STEP_WARPS) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MATH_REGISTERS));
     wait_for_previous_kernel();
     if (warp == 0) find_keys(m, s, lane);
-    multiply(m, s, warp, lane, load_word(m.net.state));
+    multiply<RANKS>(m, s, warp, lane, load_word(m.net.state));
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(OTHER_REGISTERS));
     const int which = warp - STEP_WARPS;
     if (which < FINISHERS) {
       wait_for_previous_kernel();
-      Finisher{m, s, lane, load_word(m.net.state), static_cast<uint32_t>(which)}.run();
+      Finisher<RANKS>{m, s, lane, load_word(m.net.state), static_cast<uint32_t>(which)}.run();
     } else if (which == FINISHERS) {
-      if (lane == 0) stream_weights(m, s.logits != nullptr);
+      if (lane == 0) stream_weights<RANKS>(m, s.logits != nullptr);
     } else {
       Fetch{m, lane}.weights(m.layer(0));
-      Fetch{m, lane}.biases(layers, 0);
+      Fetch{m, lane}.biases(s.layers, 0);
       wait_for_previous_kernel();
-      route(m, layers, lane, load_word(m.net.state));
+      route<RANKS>(m, s.layers, lane, load_word(m.net.state));
     }
     __syncwarp();
   }
@@ -435,3 +487,38 @@ extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1)
     m.net.state[1] = 0;
   }
 }
+
+}  // namespace
+}  // namespace haast
+
+// Everything of `net` and `layers` is written once, by the host; state is {0, 0} at first. One of logits
+// and hidden is null.
+#define HAAST_STEP                                                                                \
+  const haast::Network *net, const haast::Layer *layers, const int *input_id,                     \
+      const int *input_row, const int64_t *samples, const int *position, const int *kv_len,       \
+      const int *slot, const int *window_slot, const int *table_row, const int *page_tables,      \
+      haast::bf16 *logits, haast::bf16 *hidden, uint64_t *stamps
+
+extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1)
+    decode_step(HAAST_STEP, int max_requests, int max_pages) {
+  haast::run_step<1>(net,
+                   {layers, input_id, input_row, samples, position, kv_len, slot, window_slot,
+                    table_row, page_tables, max_requests, max_pages, logits, hidden, stamps},
+                   nullptr, 0);
+}
+
+// On one of several ranks: heads, intermediate size and vocabulary are its own, logits are of its
+// tokens. state goes with the inboxes (Inbox in step.cuh), which are all zeros at first.
+#define HAAST_STEP_OF_RANKS(RANKS)                                                                \
+  extern "C" __global__ void __launch_bounds__(haast::STEP_THREADS, 1) decode_step_##RANKS(       \
+      HAAST_STEP, uint32_t* const* inboxes, int max_requests, int max_pages, int rank) {          \
+    haast::run_step<RANKS>(net,                                                                     \
+                         {layers, input_id, input_row, samples, position, kv_len, slot,           \
+                          window_slot, table_row, page_tables, max_requests, max_pages, logits,   \
+                          hidden, stamps},                                                        \
+                         inboxes, rank);                                                          \
+  }
+
+HAAST_STEP_OF_RANKS(2)
+HAAST_STEP_OF_RANKS(4)
+HAAST_STEP_OF_RANKS(8)

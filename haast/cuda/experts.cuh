@@ -7,13 +7,14 @@ namespace haast {
 // Experts that the searches and the tables in shared memory are made for.
 constexpr int MAX_EXPERTS = 256;
 
-// One warp: first[e] for e = 0 .. num_experts, the prefix sum of count(rows of expert e).
+// One warp: first[e] for e = 0 .. num_experts, the prefix sum of count(rows of expert e). Reads offs
+// in L2, as moe_down does so before griddepcontrol.wait.
 template <class Count>
 __device__ void list_work(const int* offs, int num_experts, int* first, int lane, Count count) {
   int before = 0;
   for (int base = 0; base < num_experts; base += 32) {
     const int e = base + lane;
-    int sum = e < num_experts ? count(offs[e + 1] - offs[e]) : 0;
+    int sum = e < num_experts ? count(__ldcg(offs + e + 1) - __ldcg(offs + e)) : 0;
     for (int step = 1; step < 32; step *= 2) {
       const int other = __shfl_up_sync(~0u, sum, step);
       if (lane >= step) sum += other;

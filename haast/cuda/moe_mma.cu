@@ -129,8 +129,8 @@ struct Units {
  private:
   __device__ void enter_chunk() {
     is_new_chunk = true;
-    first_row = p.offs[expert] + chunk * NT * 8;
-    num_rows = min(p.offs[expert + 1] - first_row, NT * 8);
+    first_row = __ldcg(p.offs + expert) + chunk * NT * 8;
+    num_rows = min(__ldcg(p.offs + expert + 1) - first_row, NT * 8);
   }
 };
 
@@ -390,17 +390,22 @@ __device__ void run(const Problem& p, Finish finish) {
     barrier_init_fence();
   }
   clear_row_tails<NT>(p, memory, s.row_bytes);
+  // moe_down starts when all CTAs of moe_up know the routing, so it may read that at once and stream
+  // weights while the last tiles of moe_up are computed.
+  if constexpr (Finish::IS_UP) wait_for_previous_kernel();
   let_next_kernel_start();
-  wait_for_previous_kernel();
   if (warp == 0)
     list_work(p.offs, p.num_experts, s.first_unit, lane, [&](int rows) {
       return divide_up(rows, NT * 8) * p.tiles * p.parts;
     });
   __syncthreads();
-  if (warp < MATH_WARPS) {
-    multiply<NT, Finish::PAIRED>(p, s, warp, lane);
-  } else if (warp == WEIGHT_WARP) {
+  if (warp == WEIGHT_WARP) {
     if (lane == 0) stream_weights<NT>(p, s);
+    return;
+  }
+  if constexpr (!Finish::IS_UP) wait_for_previous_kernel();
+  if (warp < MATH_WARPS) {
+    multiply<NT, Finish::IS_UP>(p, s, warp, lane);
   } else if (warp == ROW_WARP) {
     bring_rows<NT>(p, s, lane);
   } else {
@@ -411,7 +416,7 @@ __device__ void run(const Problem& p, Finish finish) {
 // Rows of a tile: g is gate and g + 8 is up of intermediate element tile * 8 + g.
 template <int NT>
 struct FinishUp {
-  static constexpr bool PAIRED = true;
+  static constexpr bool IS_UP = true;
   bf16* out;  // [R, N / 2]
   float limit;
   int rows[NT * 2];
@@ -429,7 +434,7 @@ struct FinishUp {
 // fp32 terms by slot, for moe_combine to add.
 template <int NT>
 struct FinishDown {
-  static constexpr bool PAIRED = false;
+  static constexpr bool IS_UP = false;
   float* out;            // [parts, R, N]
   const float* weights;  // [R] by slot
   const int* scatter;    // [R] slot of each routed row

@@ -298,8 +298,8 @@ __device__ void run(const Problem& p, Finish finish) {
     }
     barrier_init_fence();
   }
-  let_next_kernel_start();
   wait_for_previous_kernel();
+  let_next_kernel_start();  // now that the routing is there, for moe_down by mma.sync
   if (threadIdx.x < 32) {
     const int columns = divide_up(p.row_tiles, S::ROW_TILES);
     list_work(p.offs, p.num_experts, s.first_tile, threadIdx.x,

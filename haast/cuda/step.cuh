@@ -30,6 +30,9 @@ constexpr int MAX_OWN_ROWS = 40;
 constexpr int MAX_STEP_EXPERTS = 128;
 constexpr int MAX_TILE_BLOCKS = 48;   // of 64: H and I up to 3072
 constexpr int MAX_DENSE_BLOCKS = 72;  // Hq D up to 4608
+constexpr int MAX_SHARE_TILE_BLOCKS = 24;   // of one of several ranks: I up to 1536
+constexpr int MAX_SHARE_DENSE_BLOCKS = 48;  // Hq D up to 3072
+constexpr int MOST_RANKS = 8;
 constexpr int STAMPS = 8;
 
 // Written once by the host (haast/ops/decode_step); letters as in ARCHITECTURE.md.
@@ -159,10 +162,46 @@ struct alignas(128) Memory {
   int pages[2][STEP_WARPS];  // of the warps' strips in the CTA's first split: all keys, window
   Network net;
   Layer layers[LAYERS_AT_HAND];  // this one, those around it
+  uint32_t* inboxes[MOST_RANKS];  // if there are several: everyone's
+  int rank;                       // this one's number
 
   __device__ const Layer& layer(int index) const { return layers[index % LAYERS_AT_HAND]; }
 };
 static_assert(sizeof(Memory) <= 227 * 1024);
+
+// Several ranks compute a network together, each its heads and its part of the intermediate axis: what
+// they have of o's and of down's results are parts of sums. A rank sends its parts to all, to itself
+// too, and all add up the same words in the same order: x is the same bits on all ranks, and so is
+// what follows from it. This is where, in words: [2, RANKS, H] of o by the parity of the tag, then
+// [RANKS, A, H] of down.
+//
+// Why none is overwritten that a rank has yet to read, however far ahead another one is. A CTA sends
+// results of a slot after all its warps have multiplied it, and together they have waited for every
+// part of all that came before, of all ranks. Every CTA of every rank sends parts of o (H >= CTAs),
+// and has then read down's and o's of the layer before.
+// - Who sends down's of this layer has had o's of this layer from all CTAs: they have read down's of
+//   the layer before, whose place it takes.
+// - Who sends o's of this layer has had o's of the layer before from all CTAs: they have read o's of
+//   two layers before, whose place it takes. One place would not do: down's of the layer before come
+//   from CTAs with tiles of the experts, and say nothing of one that has none and still reads o's.
+// The first layer of a step is no other: tags count on, all ranks run the same steps, and a rank's step
+// ends before its next one begins.
+template <int RANKS>
+struct Inbox {
+  static __device__ __forceinline__ int middle(uint32_t tag, int rank, int hidden) {
+    return (static_cast<int>(tag & 1) * RANKS + rank) * hidden;
+  }
+  static __device__ __forceinline__ int terms(int rank, int choice, int hidden) {
+    return (2 * RANKS + rank * CHOICES + choice) * hidden;
+  }
+};
+
+// As poll. Who waits for a rank which hangs is to be told of it (haast/parallel/followers.py) before
+// the kernel gives up: it polls for a minute or more.
+template <int RANKS, class Read>
+__device__ __forceinline__ void poll_step(Read read) {
+  poll<RANKS == 1 ? MOST_POLLS : 1u << 28>(read);
+}
 
 // Of the warps that multiply.
 __device__ __forceinline__ void sync_math() {

@@ -48,6 +48,7 @@ struct Running {
 };
 
 // Lane (g, t) of a warp and its strip of a kv head.
+template <int RANKS>
 struct Strips {
   const Network& net;
   int g, t;
@@ -90,7 +91,7 @@ struct Strips {
   __device__ __forceinline__ void query(int head, uint32_t tag, int position, uint4 (&q)[2]) const {
     const uint32_t* at = net.qkv + (head * GROUP_HEADS + g) * HEAD_DIM + 8 * t;
     Eight first, second;
-    poll([&] { return first.load(at, tag) | second.load(at + 32, tag); });
+    poll_step<RANKS>([&] { return first.load(at, tag) | second.load(at + 32, tag); });
     q[0] = first.packed();
     q[1] = second.packed();
     rotate(q[0], q[1], position);
@@ -103,7 +104,7 @@ struct Strips {
     const uint32_t* values =
         net.qkv + (net.num_heads + net.num_kv_heads + head) * HEAD_DIM + 8 * g;
     Eight first, second, value;
-    poll([&] {
+    poll_step<RANKS>([&] {
       return first.load(keys, tag) | second.load(keys + 32, tag) | value.load(values, tag);
     });
     uint4 low = first.packed(), high = second.packed();
@@ -216,6 +217,7 @@ struct Merged {
   }
 };
 
+template <int RANKS>
 struct Attention {
   Memory& m;
   const Layer& layer;
@@ -246,7 +248,7 @@ struct Attention {
 
  private:
   __device__ __forceinline__ void attend(int head, const Run& strips, int page, Running& r) const {
-    Strips s(m.net, lane);
+    Strips<RANKS> s(m.net, lane);
     uint4 q[2];
     for (int at = strips.begin + warp; at < strips.end; at += STEP_WARPS) {
       const bool is_first = at == strips.begin + warp;
@@ -314,7 +316,7 @@ struct Attention {
     for (int first = 0; first <= last; first += AT_ONCE) {
       uint2 lse[AT_ONCE];
       uint4 value[AT_ONCE];
-      poll([&] {
+      poll_step<RANKS>([&] {
         uint32_t bad = 0;
 #pragma unroll
         for (int i = 0; i < AT_ONCE; ++i) {

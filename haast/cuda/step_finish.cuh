@@ -8,11 +8,20 @@
 
 namespace haast {
 
+template <int RANKS>
 struct Finisher {
   Memory& m;
   const Step& s;
   int lane;
   uint32_t first_tag, slot;
+
+  __device__ int hidden() const { return static_cast<int>(m.net.hidden); }
+
+  // To everyone's inbox, this rank's too.
+  __device__ __forceinline__ void send(int at, uint32_t word) const {
+#pragma unroll
+    for (int r = 0; r < RANKS; ++r) send_word(m.inboxes[r] + at, word);
+  }
 
   // Of so many sums, each lane's of number lane % ROWS.
   template <int ROWS>
@@ -47,6 +56,11 @@ struct Finisher {
   __device__ __forceinline__ void out(const Content& c, uint32_t tag) const {
     dense(m.out, c, [&](int row, float sum) {
       const int at = row - m.out.rows.begin;
+      if constexpr (RANKS > 1) {
+        const float part = sum + m.biases[c.layer % 2][1][at];
+        send(Inbox<RANKS>::middle(tag, m.rank, hidden()) + row, tagged(part, tag));
+        return;
+      }
       const float delta = rounded(sum + m.biases[c.layer % 2][1][at]);
       store_word(m.net.middle + row, tagged(m.own_x[at] + delta, tag));
     });
@@ -64,6 +78,11 @@ struct Finisher {
     const Tiles& t = m.down;
     const int choice = c.index / t.tiles;
     const float sum = total<16>() * m.weights[c.layer % 2][choice];
+    if constexpr (RANKS > 1) {
+      const int to = Inbox<RANKS>::terms(m.rank, choice, hidden()) + c.index % t.tiles * TILE_ROWS;
+      if (lane < TILE_ROWS) send(to + lane, tagged(sum, tag));
+      return;
+    }
     uint32_t* to = m.net.terms + choice * m.net.hidden + c.index % t.tiles * TILE_ROWS;
     if (lane < TILE_ROWS) store_word(to + lane, tagged(sum, tag));
   }
@@ -91,10 +110,11 @@ struct Finisher {
 // ---- one warp routes
 
 // The experts of the token, by their scores.
+template <int RANKS>
 __device__ void choose_experts(Memory& m, int layer, int lane, uint32_t tag) {
   uint32_t keys[MAX_STEP_EXPERTS / 32];
   const int experts = static_cast<int>(m.net.num_experts);
-  poll([&] {
+  poll_step<RANKS>([&] {
     uint32_t bad = 0;
 #pragma unroll
     for (int i = 0; i < MAX_STEP_EXPERTS / 32; ++i) {
@@ -125,11 +145,12 @@ __device__ void choose_experts(Memory& m, int layer, int lane, uint32_t tag) {
 }
 
 // Routes a layer, then has fetched what the next one will wait for, before the experts' weights come.
+template <int RANKS>
 __device__ void route(Memory& m, const Layer* all, int lane, uint32_t first_tag) {
   const Fetch fetch{m, lane};
   const int layers = static_cast<int>(m.net.num_layers);
   for (int l = 0; l < layers; ++l) {
-    choose_experts(m, l, lane, first_tag + l + 1);
+    choose_experts<RANKS>(m, l, lane, first_tag + l + 1);
     if (l + 1 == layers) return;
     fetch.weights(m.layer(l + 1));
     fetch.keys(m.layer(l + 1));

@@ -7,15 +7,18 @@
 
 namespace haast {
 
+constexpr int H_BLOCKS = MAX_TILE_BLOCKS / STEP_WARPS;
+template <int RANKS>
+constexpr int O_BLOCKS = (RANKS == 1 ? MAX_DENSE_BLOCKS : MAX_SHARE_DENSE_BLOCKS) / STEP_WARPS;
+template <int RANKS>
+constexpr int I_BLOCKS = (RANKS == 1 ? MAX_TILE_BLOCKS : MAX_SHARE_TILE_BLOCKS) / STEP_WARPS;
+
 // A vector of which a lane has elements 2 lane and 2 lane + 1 of the warp's blocks warp + 12 i; zeros
 // where there are no such blocks.
 template <int BLOCKS>
 struct Vector {
   uint32_t pair[BLOCKS];
 };
-
-constexpr int H_BLOCKS = MAX_TILE_BLOCKS / STEP_WARPS;
-constexpr int O_BLOCKS = MAX_DENSE_BLOCKS / STEP_WARPS;
 
 // As operand of a dense product: even rows have of two blocks the first, odd rows the second one, and
 // lane (g, t) has of every 32 elements those from 8 t on.
@@ -75,25 +78,27 @@ struct DenseSlot {
 };
 
 // As operand of tiles: b0 and b1 of the four k16 steps of each block.
+template <int BLOCKS>
 struct TileOperand {
-  uint32_t b[H_BLOCKS][8];
+  uint32_t b[BLOCKS][8];
 
-  __device__ __forceinline__ void set(const Vector<H_BLOCKS>& v, int lane) {
+  __device__ __forceinline__ void set(const Vector<BLOCKS>& v, int lane) {
 #pragma unroll
-    for (int i = 0; i < H_BLOCKS; ++i)
+    for (int i = 0; i < BLOCKS; ++i)
 #pragma unroll
       for (int j = 0; j < 8; ++j) b[i][j] = __shfl_sync(~0u, v.pair[i], 4 * j + lane % 4);
   }
 };
 
+template <int BLOCKS>
 struct TileSlot {
-  uint4 words[H_BLOCKS];
-  uint32_t scale_bytes[H_BLOCKS];
+  uint4 words[BLOCKS];
+  uint32_t scale_bytes[BLOCKS];
   float acc[2][4] = {};
 
   __device__ __forceinline__ void load(uint32_t slot, int blocks, int warp, int lane) {
 #pragma unroll
-    for (int i = 0; i < H_BLOCKS; ++i) {
+    for (int i = 0; i < BLOCKS; ++i) {
       const int block = warp + i * STEP_WARPS;  // where there is none x is zero
       const uint32_t at = slot + (block < blocks ? block : 0) * BLOCK_BYTES;
       words[i] = load_shared16(at + lane * 16);
@@ -109,9 +114,9 @@ struct TileSlot {
     acc[0][2] = load_shared_bf16(bias + 2 * (PAIRED ? 2 * g + 1 : g + 8));
   }
 
-  __device__ __forceinline__ void multiply(const TileOperand& x) {
+  __device__ __forceinline__ void multiply(const TileOperand<BLOCKS>& x) {
 #pragma unroll
-    for (int i = 0; i < H_BLOCKS; ++i) {
+    for (int i = 0; i < BLOCKS; ++i) {
       const Scales scales(scale_bytes[i]);
       uint32_t a[4][4];
       decode<0>(words[i].x, scales, a[0]);

@@ -90,17 +90,31 @@ __device__ void fill_gap(const Stream& s, const bf16* weight, const Rows& r, int
   }
 }
 
+// Slots of a share may hold less: as many more are on their way.
+template <int RANKS>
+__device__ __forceinline__ void pace(Stream& s, int slot_bytes) {
+  if constexpr (RANKS > 1) {
+    constexpr int BYTES = SLOTS_UNDER_WAY * SLOT_BYTES;
+    s.most_under_way = min(SLOTS, (BYTES + slot_bytes / 2) / slot_bytes);
+  }
+}
+
+template <int RANKS>
 __device__ void stream_weights(Memory& m, bool has_head) {
   Stream s{m};
   const int layers = static_cast<int>(m.net.num_layers);
   for (int l = 0; l < layers; ++l) {
     const Layer& layer = m.layer(l);
     wait(smem_u32(&m.fetched), l & 1);  // with it, the next layer is at hand
+    pace<RANKS>(s, m.qkv.at_once * m.qkv.row_bytes);
     s.dense(layer.qkv_weight, m.qkv, Part::QKV, l);
+    pace<RANKS>(s, m.out.at_once * m.out.row_bytes);
     s.dense(layer.out_weight, m.out, Part::OUT, l);
     if (l + 1 < layers) fill_gap(s, m.layer(l + 1).qkv_weight, m.qkv, l);
     wait(smem_u32(&m.routed), l & 1);
+    pace<RANKS>(s, m.up.blocks * BLOCK_BYTES);
     s.up(layer, l);
+    pace<RANKS>(s, m.down.blocks * BLOCK_BYTES);
     s.down(layer, l);
   }
   s.most_under_way = SLOTS;

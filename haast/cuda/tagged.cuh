@@ -57,6 +57,17 @@ __device__ __forceinline__ void store_words4(uint32_t* at, uint4 v) {
                : "memory");
 }
 
+// Words that another GPU writes, and where this one writes them in its memory.
+__device__ __forceinline__ uint2 load_sent2(const uint32_t* at) {
+  uint2 v;
+  asm volatile("ld.relaxed.sys.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ void send_word(uint32_t* at, uint32_t v) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
+}
+
 __device__ __forceinline__ uint32_t tagged(float value, uint32_t tag) {
   const uint32_t bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
   return bits << 16 | (tag & 0xFFFFu);
@@ -83,11 +94,11 @@ __device__ __forceinline__ uint32_t pair_of(uint32_t first, uint32_t second) {
 }
 
 // A warp reads until what it has read is all there: read() loads and says what is wrong.
-template <class Read>
+template <uint32_t MOST = MOST_POLLS, class Read>
 __device__ __forceinline__ void poll(Read read) {
   delay_some();
   for (uint32_t polls = 0; __any_sync(~0u, read() != 0);)
-    if (++polls == MOST_POLLS) __trap();
+    if (++polls == MOST) __trap();
 }
 
 }  // namespace haast

@@ -8,8 +8,8 @@ from haast.cuda.context import KernelError
 
 _MOST_KEPT = 4096
 _WORD = 4
-ROW_BOX = (64, 16)
-"""Columns and rows of a copy of `row_map`"""
+ROW_COLUMNS = 64
+"""of a copy of `row_map`"""
 
 
 def block_map(storage: Tensor, box_rows: int) -> bytes:
@@ -27,16 +27,18 @@ def block_map(storage: Tensor, box_rows: int) -> bytes:
     return _encode("UINT32", storage.data_ptr(), sizes, strides, (sizes[0], 1, box_rows), "NONE")
 
 
-def row_map(x: Tensor) -> bytes:
-    """For copies of 16 rows x 64 columns in the 128-byte swizzle; what lies outside reads as zero.
+def row_map(x: Tensor, box_rows: int) -> bytes:
+    """For copies of box_rows rows x 64 columns in the 128-byte swizzle; zero lies outside.
 
-    x        [rows, columns] bf16, contiguous on a GPU, columns a multiple of 8
-    returns  a kernel parameter; coordinates are (column, row)
+    x         [rows, columns] bf16, contiguous on a GPU, columns a multiple of 8
+    box_rows  up to 256
+    returns   a kernel parameter; coordinates are (column, row)
     Raises KernelError if the driver refuses.
     """
     rows, columns = x.shape
     strides = (columns * x.element_size(),)
-    return _encode("BFLOAT16", x.data_ptr(), (columns, rows), strides, ROW_BOX, "128B")
+    box = (ROW_COLUMNS, box_rows)
+    return _encode("BFLOAT16", x.data_ptr(), (columns, rows), strides, box, "128B")
 
 
 def page_map(cache: Tensor, positions: int) -> bytes:

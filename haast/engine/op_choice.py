@@ -23,6 +23,7 @@ from haast.ops import (
 from haast.ops.attention.check import HEAD_DIM, PAGE_SIZE, why_not_this_network
 from haast.ops.decode_step.network import why_not
 from haast.ops.decode_step.tasks import Sizes, num_ctas_of
+from haast.parallel.share import Share, shares_of
 
 EXPERT_OPS = (moe_up.name, moe_down.name)
 """Those that read expert weights; their kernels read them swizzled"""
@@ -65,16 +66,17 @@ def choose_decode_step(
     config: EngineConfig, model: ModelConfig, encoding: Encoding, devices: Sequence[torch.device]
 ) -> OpChoice:
     """Whether decodes of one request run in one kernel, or op by op, and why."""
-    why = _why_op_by_op(config, model, encoding, devices[0])
-    if len(devices) > 1:
-        why = "it takes one device"
-    if why is not None:
-        return OpChoice(DECODE_STEP, REFERENCE, f"op by op: {why}")
-    return OpChoice(DECODE_STEP, PERSISTENT, "steps of one request in one kernel")
+    shares = shares_of(model, config.devices, len(devices))
+    for share, device in zip(shares, devices, strict=True):
+        why = _why_op_by_op(config, share, encoding, device)
+        if why is not None:
+            return OpChoice(DECODE_STEP, REFERENCE, f"op by op: {why}")
+    where = f" on each of {len(devices)} devices" if len(devices) > 1 else ""
+    return OpChoice(DECODE_STEP, PERSISTENT, f"steps of one request in one kernel{where}")
 
 
 def _why_op_by_op(
-    config: EngineConfig, model: ModelConfig, encoding: Encoding, device: torch.device
+    config: EngineConfig, share: Share, encoding: Encoding, device: torch.device
 ) -> str | None:
     if (reason := why_no_kernels(device)) is not None:
         return reason
@@ -82,6 +84,7 @@ def _why_op_by_op(
         return "deterministic, so that a request's bits do not depend on others"
     if config.kv_cache_format != "bfloat16" or encoding != "mxfp4":
         return "it takes MXFP4 experts and a KV cache in bfloat16"
+    model = share.local
     if (model.head_dim, config.kv_cache_page_size) != (HEAD_DIM, PAGE_SIZE):
         return f"it takes heads of {HEAD_DIM} and pages of {PAGE_SIZE}"
     sizes = Sizes(
@@ -92,7 +95,8 @@ def _why_op_by_op(
         num_experts=model.num_experts,
         vocab=model.vocab_size,
     )
-    return why_not(sizes, model.windows, model.num_active_experts, num_ctas_of(device))
+    num_ctas, active = num_ctas_of(device), model.num_active_experts
+    return why_not(sizes, model.windows, active, num_ctas, share.size)
 
 
 def runs_kernel(choices: tuple[OpChoice, ...], op: str) -> bool:

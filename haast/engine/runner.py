@@ -73,7 +73,7 @@ class TorchRunner:
         self._inbox = Inbox(largest, (max_batch_size, max_pages), device)
         self._alone: ops.DecodeStep | None = None
         if pins.get("decode_step") == ops.PERSISTENT:
-            self._alone = ops.DecodeStep(model.step_network(kv))
+            self._alone = model.persistent_step(kv)
         self._graphs: StepGraphs | None = None
         if has_graphs:
             self._graphs = StepGraphs(self._replayed, max_rows, max_batch_input_tokens)
@@ -137,7 +137,7 @@ class TorchRunner:
 
         Its input is the token that was sampled since: it leaves other keys at that position.
         """
-        assert self._alone is not None
+        assert self._alone is not None and self.model.ranks is None
         inputs = self._inbox.of_one(Layout(1, 1, 1), self._samples)
         return self._alone.stamped(inputs, has_head=self.model.shadow is None)
 
@@ -205,7 +205,7 @@ class TorchRunner:
         if self._alone is not None and layout.num_requests == num_decodes == 1:
             inputs = self._inbox.of_one(layout, self._samples)
             if self.model.shadow is None:
-                return self._alone(inputs)
+                return self.model.whole_vocabulary(self._alone(inputs))
             return self._logits(layout, self._alone.hidden(inputs))
         hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
         return self._logits(layout, hidden) if _has_logits(layout) else hidden

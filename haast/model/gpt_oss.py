@@ -59,7 +59,10 @@ class GptOss:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
-        scores = ops.linear(hidden, self.parameters.lm_head, None)
+        return self.whole_vocabulary(ops.linear(hidden, self.parameters.lm_head, None))
+
+    def whole_vocabulary(self, scores: Tensor) -> Tensor:
+        """Scores of the tokens that are scored here -> of every token [N, V]."""
         return scores if self.ranks is None else self.ranks.gather(scores)
 
     def cast_shadow(self) -> None:
@@ -70,6 +73,13 @@ class GptOss:
         """The same as `logits`, or -inf where a token cannot be sampled."""
         assert self.shadow is not None
         return ops.shortlist(hidden, self.parameters.lm_head, self.shadow, sampling)
+
+    def persistent_step(self, kv: KVCache) -> ops.DecodeStep:
+        """Computes decode steps of one request in one kernel; see `whole_vocabulary`."""
+        if self.ranks is None:
+            return ops.DecodeStep(self.step_network(kv))
+        assert self.ranks.step_ranks is not None, "a plan for kernels, and ranks without"
+        return ops.DecodeStep(self.step_network(kv), self.ranks.step_ranks)
 
     def step_network(self, kv: KVCache) -> ops.StepNetwork:
         """What `ops.DecodeStep` computes steps of."""

@@ -12,7 +12,15 @@ from haast.ops.adjust_logits import (
     reset_history,
 )
 from haast.ops.attention import StepMeta, attention
-from haast.ops.decode_step import PERSISTENT, DecodeStep, StepInputs, StepLayer, StepNetwork
+from haast.ops.decode_step import (
+    PERSISTENT,
+    DecodeStep,
+    StepInputs,
+    StepLayer,
+    StepNetwork,
+    StepRanks,
+    inbox_words,
+)
 from haast.ops.dispatch import REFERENCE, Kernel, Op, Verdict, pin
 from haast.ops.hopper import why_no_kernels
 from haast.ops.linear import linear
@@ -59,6 +67,7 @@ __all__ = [
     "StepLayer",
     "StepMeta",
     "StepNetwork",
+    "StepRanks",
     "Verdict",
     "add_rms_norm",
     "adjust_logits",
@@ -66,6 +75,7 @@ __all__ = [
     "count_tokens",
     "empty_history",
     "grouped_matmul",
+    "inbox_words",
     "linear",
     "logprobs",
     "moe_down",

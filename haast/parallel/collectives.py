@@ -21,6 +21,8 @@ class Ranks(Protocol):
 
     rank: int
     size: int
+    step_ranks: ops.StepRanks | None
+    """for `ops.DecodeStep`, where there are kernels"""
 
     def add_rms_norm(
         self, x: Tensor, delta: Tensor, weight: Tensor, eps: float
@@ -52,6 +54,7 @@ class GlooRanks:
     def __init__(self, store: Store, rank: int, size: int, wait_s: float = WAIT_S) -> None:
         self.rank = rank
         self.size = size
+        self.step_ranks: ops.StepRanks | None = None
         gloo: Any = dist.ProcessGroupGloo  # not the default group, which may be somebody else's
         options = gloo._Options()
         options._devices = [gloo.create_device(hostname=LOOPBACK)]

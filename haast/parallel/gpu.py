@@ -12,7 +12,7 @@ from torch import Tensor
 from haast import ops
 from haast.config import ConfigError
 from haast.parallel.collectives import WAIT_S, Store
-from haast.parallel.peer_memory import PeerMemory
+from haast.parallel.peer_memory import PeerMemory, open_step_ranks
 
 CLOSE_S = 5.0
 """Time for NCCL to end"""
@@ -45,6 +45,7 @@ class GpuRanks:
             device_id=device,
         )
         self.peers = PeerMemory(device, rank, size, hidden_size)
+        self.step_ranks = open_step_ranks(device, rank, size, hidden_size)
         dist.barrier()
 
     def add_rms_norm(

@@ -1,4 +1,5 @@
-"""What few rows of all GPUs of a host add up to, by one kernel. See cuda/join_ranks.cu."""
+"""Memory of every GPU of a host that all others write: for sums of few rows (cuda/join_ranks.cu),
+and for whole decode steps (cuda/decode_step.cu)."""
 
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from haast.cuda.launcher import launch
-from haast.ops import why_no_kernels
+from haast.ops import StepRanks, inbox_words, why_no_kernels
 
 SIZES = (2, 4, 8)
 """Numbers of ranks that there is a kernel for"""
@@ -17,6 +18,7 @@ MAX_HIDDEN = 4096
 _CHUNK = 8
 _WARP = 32
 _SLOTS, _HALVES, _PIECE_BYTES = 2, 2, 16
+_WORD_BYTES = 4
 
 
 class PeerMemory:
@@ -65,20 +67,41 @@ class PeerMemory:
 
     def _open(self) -> None:
         """Its own inbox, and where those of the others are."""
-        from torch.distributed import _symmetric_memory  # needs a torch for GPUs
-
-        symmetric: Any = _symmetric_memory
         pieces = _HALVES * self.hidden_size // _CHUNK
         nbytes = _SLOTS * self.size * self.max_rows * pieces * _PIECE_BYTES
-        self._inbox = symmetric.empty(nbytes, dtype=torch.uint8, device=self.device)
-        self._memory = symmetric.rendezvous(self._inbox, dist.group.WORLD)
-        views = [self._memory.get_buffer(r, (nbytes,), torch.uint8) for r in range(self.size)]
-        assert views[self.rank].data_ptr() == self._inbox.data_ptr(), "not the inbox's own address"
-        self._inbox.zero_()
-        addresses = [view.data_ptr() for view in views]
-        self._inboxes = torch.tensor(addresses, dtype=torch.int64, device=self.device)
+        self._inboxes, self._kept = _open_inboxes(self.device, self.rank, self.size, nbytes)
         self._epochs = torch.zeros(self.max_rows, dtype=torch.int32, device=self.device)
         torch.cuda.synchronize(self.device)
+
+
+def open_step_ranks(
+    device: torch.device, rank: int, size: int, hidden_size: int
+) -> StepRanks | None:
+    """What one rank has to know of the others; all open it together. None if there is no kernel."""
+    if _why_not(device, size, hidden_size) is not None:
+        return None
+    nbytes = _WORD_BYTES * inbox_words(size, hidden_size)
+    inboxes, kept = _open_inboxes(device, rank, size, nbytes)
+    state = torch.zeros(2, dtype=torch.int32, device=device)
+    torch.cuda.synchronize(device)
+    return StepRanks(rank, size, inboxes, state, kept)
+
+
+def _open_inboxes(
+    device: torch.device, rank: int, size: int, nbytes: int
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """Addresses of everyone's memory [size] int64, all zeros; and what is to be kept with them."""
+    from torch.distributed import _symmetric_memory  # needs a torch for GPUs
+
+    symmetric: Any = _symmetric_memory
+    inbox = symmetric.empty(nbytes, dtype=torch.uint8, device=device)
+    memory = symmetric.rendezvous(inbox, dist.group.WORLD)
+    views = [memory.get_buffer(r, (nbytes,), torch.uint8) for r in range(size)]
+    assert views[rank].data_ptr() == inbox.data_ptr(), "not the inbox's own address"
+    inbox.zero_()
+    addresses = [view.data_ptr() for view in views]
+    inboxes = torch.tensor(addresses, dtype=torch.int64, device=device)
+    return inboxes, (inbox, memory)
 
 
 def _why_not(device: torch.device, size: int, hidden_size: int) -> str | None:

@@ -73,7 +73,7 @@ def test_without_a_hopper_gpu(refused, monkeypatch):
             ("moe_pu", "--tokens", "4"),
             "no op 'moe_pu' with kernels; there are rms_norm, add_rms_norm",
         ),
-        (("linear", "--tokens", "64"), "no kernel of ours runs linear at 64 tokens"),
+        (("linear", "--tokens", "512"), "no kernel of ours runs linear at 512 tokens"),
         (("moe_up",), "Missing option '--tokens'"),
         (("moe_up", "--tokens", "0"), "0 is not in the range"),
         (("moe_up", "--tokens", "4", "--model", "x"), "x: neither gpt-oss-20b nor"),

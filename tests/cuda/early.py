@@ -15,6 +15,11 @@ READS = {"LDG", "LDGSTS", "UBLKPF", "UTMALDG", "UTMAPF", "UBLKCP"}
 """Those that only read it; of UBLKCP those whose source is global"""
 FIRST_PARAMETER = 0x210
 """Where parameters begin in the constant bank"""
+BASE_AT = 0x198
+"""Where the bank keeps the address of the first one, from which those of tensor maps are counted"""
+BASE = -1
+"""In place of a slot: that address"""
+IMMEDIATE = re.compile(r"(?<![\w\[])0x([0-9a-f]+)")
 CONSTANT = re.compile(r"c\[0x0\]\[0x([0-9a-f]+)\]")
 ADDRESS = re.compile(r"\b(U?R)(\d+)\b")
 Slots = frozenset[int]
@@ -70,6 +75,17 @@ def problems_before_the_wait(kernel: Kernel, num_pointers: int, weights: Slots) 
     return found
 
 
+def starts_next_early(kernel: Kernel) -> bool:
+    """Whether the next kernel may start although this one has not waited."""
+    for number in _before_the_wait(kernel):
+        for instruction in kernel.blocks[number]:
+            if _waits(instruction):
+                break
+            if instruction.base == "PREEXIT":
+                return True
+    return False
+
+
 def _waits(instruction: Instruction) -> bool:
     return instruction.base == "ACQBULK" and instruction.guard is None
 
@@ -120,18 +136,24 @@ def _written(instruction: Instruction) -> set[str]:
 
 def _slots_read(instruction: Instruction, state: State) -> Slots:
     """Slots of everything it reads; of an access to memory, of its addresses only."""
-    operands = instruction.operands
+    operands = re.sub(r"^UR\d+, ", "", instruction.operands)  # without what it writes
     if instruction.base in MEMORY:
         operands = _global_address(instruction)
-    slots = {(int(at, 16) - FIRST_PARAMETER) // 8 for at in CONSTANT.findall(operands)}
-    slots = {slot for slot in slots if slot >= 0}
+    constants = {int(at, 16) for at in CONSTANT.findall(operands)}
+    slots = {(at - FIRST_PARAMETER) // 8 for at in constants if at >= FIRST_PARAMETER}
+    slots |= {BASE for at in constants if at == BASE_AT}
+    is_half = instruction.base == "UIADD3"  # of an address: the other half is an instruction too
     for kind, number in ADDRESS.findall(operands):
-        pair = (int(number), int(number) + 1)
+        pair = (int(number), int(number) + (0 if is_half else 1))
         slots |= frozenset().union(*(state.get(f"{kind}{n}", NONE) for n in pair))
+    further = IMMEDIATE.findall(operands)
+    if is_half and BASE in slots and further:
+        slots = slots - {BASE} | {int(further[0], 16) // 8}
     return frozenset(slots)
 
 
 def _global_address(instruction: Instruction) -> str:
-    """Of UBLKCP from global memory the second bracket; else all of them without descriptors."""
+    """Of copies to shared memory the second bracket; else all of them without descriptors."""
     brackets = re.findall(r"(?<!desc)\[([^\]]*)\]", instruction.operands)
-    return brackets[1] if instruction.opcode.startswith("UBLKCP.S.G") else " ".join(brackets)
+    to_shared = instruction.opcode.startswith(("UBLKCP.S.G", "UTMALDG"))
+    return brackets[1] if to_shared else " ".join(brackets)

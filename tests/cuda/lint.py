@@ -12,7 +12,7 @@ ADVISORY = re.compile(r"\bC(?:7508|751[0-5]|7517|7519|7600)\b.*")
 HMMA = r"HMMA\.16816\.F32\.BF16 "
 HGMMA = r"HGMMA\.64x\d+x16\.F32\.BF16 "
 PDL = {"ACQBULK": "griddepcontrol.wait", "PREEXIT": "griddepcontrol.launch_dependents"}
-WGMMA_NEEDS = ("USETMAXREG", "UTMALDG")
+WGMMA_NEEDS = ("UTMALDG",)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from haast.cuda.build import SOURCES, build
 
 from .delays import DELAYS, KERNELS, PLANTED
-from .early import early_accesses, problems_before_the_wait
+from .early import early_accesses, problems_before_the_wait, starts_next_early
 from .sass import disassemble, parse
 from .test_sass import MODULES, kernels
 from .test_sass_rules import kernel
@@ -18,13 +18,20 @@ WEIGHTS = (
     ("rms_norm_bf16", 3, {1}),
     ("add_rms_norm_bf16", 5, {2}),
     (r"linear_mma_m\d+", 4, {1}),
+    (r"linear_wgmma_c\d_n\d+", 40, {22}),
+    (r"moe_down_mma_n\d+", 7, {1, 2, 3}),
     (r"shortlist_scan_m\d+", 5, {1}),
     (r"join_ranks_\d+", 8, {2, 6}),
     ("decode_step", 14, {0, 1, 11}),
+    (r"decode_step_\d", 15, {0, 1, 11, 14}),
 )
 """Kernels that read weights before the wait: addresses that they take, those of weights. Parameter
-11 of decode_step is where logits go: what streams asks only whether it is null"""
-TABLES = {"decode_step": {"LDG.E.64", "LDG.E.U16.CONSTANT", "UBLKCP.S.G", "UBLKPF.L2"}}
+11 of decode_step is where logits go: what streams asks only whether it is null; 14, of several
+ranks, leads to a table of their inboxes. Of linear_wgmma words 6 to 21 are the tensor map of
+tokens, 22 to 37 that of the weight. Parameter 3 of moe_down is where experts begin in the routing,
+which moe_up has waited for before it lets moe_down start"""
+OF_TABLES = {"LDG.E.64", "LDG.E.U16.CONSTANT", "UBLKCP.S.G", "UBLKPF.L2"}
+TABLES = {f"decode_step{ranks}": OF_TABLES for ranks in ("", "_2", "_4", "_8")}
 """Kernels whose parameters lead to tables of addresses, some of what is written: which of these an
 access goes by its code does not tell. So before the wait they have only the instructions by which
 tables and weights are read, none by which words of other CTAs are; the sources tell the rest."""
@@ -53,6 +60,16 @@ def test_every_row_is_about_kernels_that_do_so():
     begin_early = {k.name for module in MODULES for k in kernels(module) if early_accesses(k)}
     assert {name for name in begin_early if rule_of(name) is ANY} == set()
     assert [r for r, *_ in WEIGHTS if not any(re.fullmatch(r, name) for name in begin_early)] == []
+
+
+@on_linux
+def test_the_routing_has_come_before_moe_down_may_start():
+    names = {}
+    for module in ("moe_mma", "moe_wgmma"):
+        names |= {k.name: starts_next_early(k) for k in kernels(module)}
+    ups = {name: early for name, early in names.items() if name.startswith("moe_up")}
+    assert len(ups) > 3 and not any(ups.values()), ups
+    assert names["moe_down_mma_n8"] and names["moe_down_mma_n16"]
 
 
 @on_linux

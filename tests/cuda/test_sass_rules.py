@@ -92,7 +92,6 @@ def test_a_rule_of_mma_finds_its_problem(old, new, problem):
         ("R24, R32, gdesc", "R24, gdesc", "A is in shared memory"),
         ("F32.BF16", "F32", "another kind"),
         ("64x16x16.F32.BF16", "64x16x8.F32.TF32", "no HGMMA.64xNx16.F32.BF16"),
-        ("USETMAXREG", "NOP", "no USETMAXREG"),
         ("UTMALDG", "NOP", "no UTMALDG"),
         (WAIT, "", "HMUL2.BF16_V2 R32, R3, R12.reuse writes R32, which an HGMMA still reads"),
     ],

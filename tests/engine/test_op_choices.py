@@ -154,4 +154,25 @@ def test_one_request_decodes_in_one_kernel_where_it_can(kernels, gpu, wishes, wh
         assert choice.implementation == "reference" and why in choice.because
     assert choose_decode_step(wished, config, encoding, [CPU]).implementation == "reference"
     several = choose_decode_step(wished, config, encoding, [GPU, GPU])
-    assert several.implementation == "reference"
+    assert several.implementation == choice.implementation
+    assert why is None or several.because == choice.because
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "gpt-oss-120b"])
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_several_devices_decode_one_request_in_a_kernel_each(kernels, gpu, name, count):
+    config = read_model_config(packaged_folder(name) / "config.json")
+    choice = choose_decode_step(EngineConfig(), config, "mxfp4", [GPU] * count)
+    assert choice.implementation == ops.PERSISTENT
+    assert choice.because == f"steps of one request in one kernel on each of {count} devices"
+    mixed = choose_decode_step(EngineConfig(), config, "mxfp4", [GPU] * (count - 1) + [CPU])
+    assert (mixed.implementation, mixed.because) == (
+        "reference",
+        "op by op: kernels need a Hopper GPU, this is cpu",
+    )
+    wide = replace(config, intermediate_size=2 * 2880)
+    choice = choose_decode_step(EngineConfig(), wide, "mxfp4", [GPU] * count)
+    if count > 2:
+        assert choice.implementation == ops.PERSISTENT
+    else:
+        assert "intermediate size of a rank of a multiple of 32 up to 1536" in choice.because

@@ -51,6 +51,8 @@ FILTERS = (
     {"top_k": 64, "top_p": 0.8, "min_p": 0.1, "temperature": 0.7},
 )
 LINEAR_SHAPES = ((1, 64), (37, 192), (1057, 128), (1500, 704), (9000, 320))
+MORE_SHAPES = ((8, 64), (40, 192), (1064, 128), (1504, 704), (5272, 320))
+"""For more tokens: multiples of 8 rows"""
 """N and K: fewer rows than warps, no whole number of rows a warp, one more than eight"""
 KINDS = ("model", "flat", "ties", "masked", "odd")
 
@@ -221,8 +223,7 @@ def check_linear(
 ) -> set[str]:
     """Every token as near to fp64 as rounding once allows; the same bits twice."""
     x, weight, bias = linear_case(num_rows, k, num_tokens, has_bias, device)
-    kernel = linear.kernels[0]
-    assert kernel.rejects(x, weight, bias) is None
+    kernel = next(k for k in linear.kernels if k.rejects(x, weight, bias) is None)
     got, again = kernel.fn(x, weight, bias), kernel.fn(x, weight, bias)
     assert torch.equal(as_bits(got.cpu()), as_bits(again.cpu()))
     expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
@@ -247,5 +248,8 @@ def run_small(device: torch.device) -> Iterator[str]:
     yield from check_counted(5, 37, device)
     for num_tokens, shape in product((1, 8, 9, 16), LINEAR_SHAPES[:3]):
         yield from check_linear(*shape, num_tokens, True, device)
+    for num_tokens, shape in ((17, MORE_SHAPES[0]), (64, MORE_SHAPES[2]), (130, MORE_SHAPES[1])):
+        yield from check_linear(*shape, num_tokens, True, device)
+    yield from check_linear(*MORE_SHAPES[4], 33, False, device)
     for hidden in (8, 352, 2880):
         yield from check_norms(3, hidden, device)

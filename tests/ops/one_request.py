@@ -6,12 +6,25 @@ from torch import Tensor
 from haast import ops
 from haast.config import EngineConfig
 from haast.engine.load import prepare
+from haast.model.checkpoint import open_checkpoint
 from haast.model.gpt_oss import GptOss
 from haast.model.kv_cache import KVCache
+from haast.model.locate import demo_folder
+from haast.model.weights import load_parameters
+from haast.mxfp4 import SwizzledWeight
+from haast.parallel.share import Share
 
 PAGE = 128
+MAX_LENGTH = 4096
 ROW = 1
 """Of the page tables, in which other rows name a page of NaN"""
+
+
+def share_of(kv: KVCache, share: Share) -> KVCache:
+    """The heads that a rank has, in memory of its own."""
+    heads = share.local.num_kv_heads
+    own = slice(share.rank * heads, (share.rank + 1) * heads)
+    return KVCache(tuple((k[:, own].contiguous(), v[:, own].contiguous()) for k, v in kv.layers))
 
 
 class OneRequest:
@@ -20,7 +33,7 @@ class OneRequest:
     def __init__(self, length: int, device: str) -> None:
         prepared = prepare(EngineConfig(devices=device))
         parameters = prepared.make_parameters(None)
-        self.model = GptOss(prepared.config, parameters, 4096)
+        self.model = GptOss(prepared.config, parameters, MAX_LENGTH)
         self.length = length
         pages = -(-length // PAGE)
         generator = torch.Generator().manual_seed(length)
@@ -42,6 +55,19 @@ class OneRequest:
     def op_by_op(self) -> Tensor:
         """Logits [1, V]."""
         return self.model.logits(self._forward(self.length - 1, self.length))
+
+    def share(self, size: int, rank: int) -> ops.StepNetwork:
+        """What one of several ranks has of the network, its heads of the cache copied."""
+        share = Share(self.model.config, size, rank)
+        is_swizzled = isinstance(self.network.layers[0].up_weight, SwizzledWeight)
+        parameters = load_parameters(
+            open_checkpoint(demo_folder()),
+            "mxfp4",
+            self.model.device,
+            is_swizzled=is_swizzled,
+            share=share,
+        )
+        return GptOss(share.local, parameters, MAX_LENGTH).step_network(share_of(self.kv, share))
 
     def forget_newest(self) -> None:
         """The last token's key and value, which a step has to write."""

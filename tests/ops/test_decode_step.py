@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import haast.cuda
-from haast.ops.decode_step import tasks, twin
+from haast.ops.decode_step import network, tasks, twin
 from haast.ops.decode_step.cuda_persistent import PHASES
 from haast.ops.decode_step.network import MAX_EXPERTS, MAX_LAYERS, why_not
 from haast.ops.decode_step.tasks import Sizes, Spans
@@ -28,6 +28,11 @@ SHARED = {
     "MAX_LAYERS": MAX_LAYERS,
     "MAX_STEP_EXPERTS": MAX_EXPERTS,
     "STAMPS": len(PHASES),
+    "MAX_TILE_BLOCKS": network.MAX_TILE_K // 64,
+    "MAX_DENSE_BLOCKS": network.MAX_DENSE_K // 64,
+    "MAX_SHARE_TILE_BLOCKS": network.MAX_SHARE_TILE_K // 64,
+    "MAX_SHARE_DENSE_BLOCKS": network.MAX_SHARE_DENSE_K // 64,
+    "MOST_RANKS": max(network.NUM_RANKS),
 }
 
 

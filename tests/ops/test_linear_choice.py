@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from haast.ops import linear
-from haast.ops.linear import cuda_mma
+from haast.ops.linear import cuda_mma, cuda_wgmma
 
 WARPS = 132 * 8
 MODEL = ((5120, 2880), (2880, 4096), (32, 2880), (128, 2880), (201_088, 2880))
@@ -19,7 +19,10 @@ def test_who_serves_a_call():
         return linear.table(x, torch.empty(32, k, dtype=dtype, device="meta"), None)
 
     for num_tokens, k in product((1, 16), (2880, 4096)):
-        assert [v.runs for v in table(num_tokens, k)] == [True, False, False, False]
+        assert [v.runs for v in table(num_tokens, k)] == [True, False, False, False, False]
+    for num_tokens, k in product((17, 256), (2880, 4096)):
+        assert [v.runs for v in table(num_tokens, k)] == [False, True, False, False, False]
+    assert [v.runs for v in table(257)] == [False, False, True, False, False]
     reasons = {
         "takes up to 16 tokens, got 17": table(17),
         "takes torch.bfloat16, got torch.float32": table(1, dtype=torch.float32),
@@ -27,7 +30,7 @@ def test_who_serves_a_call():
         "16 rows of 8192 do not fit into shared memory": table(16, 8192),
     }
     for reason, verdicts in reasons.items():
-        assert verdicts[0].reason == reason and verdicts[1].runs
+        assert verdicts[0].reason == reason and any(v.runs for v in verdicts[1:])
 
 
 @pytest.mark.parametrize("shape", [*MODEL, (1, 64), (9000, 64), (5000, 5056)], ids=str)
@@ -47,3 +50,19 @@ def test_few_tokens_have_rings_of_several_kilobytes():
     for (num_rows, k), num_tokens in product(MODEL, (1, 8)):
         piece, rows, stages = cuda_mma._tiling(num_tokens, 2 * k, num_rows, WARPS)
         assert piece >= 512 and piece * rows * stages >= 8 * 1024
+
+
+@pytest.mark.parametrize("num_rows", [8, 32, 128, 640, 1280, 2560, 2880, 5120])
+@pytest.mark.parametrize("num_tokens", [17, 64])
+def test_clusters_have_all_rows_and_fit(num_rows, num_tokens):
+    tile = cuda_wgmma.tiling(num_tokens, num_rows)
+    assert tile.token_tiles == 1
+    assert (tile.clusters - 1) * tile.rows < num_rows <= tile.clusters * tile.rows
+    assert tile.clusters * tile.cluster <= 132
+    sums = 64 * (tile.rows + 8) * 4
+    assert 4 * (tile.rows * 128 + 8192) <= tile.shared_bytes <= 168 * 1024 and sums < 120 * 1024
+
+
+def test_more_tokens_only_of_few_rows():
+    assert cuda_wgmma.tiling(256, 32).token_tiles == 4
+    assert cuda_wgmma.tiling(65, 2880) is None and cuda_wgmma.tiling(64, 5281) is None

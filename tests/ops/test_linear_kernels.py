@@ -1,4 +1,4 @@
-"""The dense product of few tokens against fp64. Runs on a Hopper GPU only."""
+"""The dense product of few and of more tokens against fp64. Runs on a Hopper GPU only."""
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ from .gpu_cases import (
     hopper,  # noqa: F401 (a fixture)
     poisoned,
 )
-from .gpu_small_cases import LINEAR_SHAPES, check_linear, linear_case
+from .gpu_small_cases import LINEAR_SHAPES, MORE_SHAPES, check_linear, linear_case
 
 pytestmark = pytest.mark.usefixtures("hopper")
-MMA, CUBLAS, FIXED = linear.kernels
+MMA, WGMMA, CUBLAS, FIXED = linear.kernels
 GPT_OSS = ((5120, 2880), (2880, 4096), (32, 2880), (201_088, 2880))
 REPLAYS = 300
 
@@ -24,7 +24,19 @@ REPLAYS = 300
 def test_against_fp64(shape, num_tokens):
     for has_bias in (True, False):
         with poisoned():
-            check_linear(*shape, num_tokens, has_bias, DEVICE)
+            symbols = check_linear(*shape, num_tokens, has_bias, DEVICE)
+            assert symbols == {f"linear_mma_m{8 if num_tokens <= 8 else 16}"}
+
+
+@pytest.mark.parametrize("num_tokens", [17, 31, 64, 65, 130, 256])
+@pytest.mark.parametrize("shape", (*MORE_SHAPES, *GPT_OSS[:3], (128, 2880), (2560, 2880)), ids=str)
+def test_more_tokens_against_fp64(shape, num_tokens):
+    if num_tokens > 64 and shape[0] > 256:
+        pytest.skip("such products are the library's")
+    for has_bias in (True, False):
+        with poisoned():
+            (symbol,) = check_linear(*shape, num_tokens, has_bias, DEVICE)
+            assert symbol.startswith("linear_wgmma_")
 
 
 @pytest.mark.parametrize("shape", (*LINEAR_SHAPES, GPT_OSS[0]), ids=str)
@@ -36,6 +48,15 @@ def test_bits_of_a_token_do_not_depend_on_the_others(shape):
         assert torch.equal(as_bits(alone), as_bits(together[first:last]))
 
 
+@pytest.mark.parametrize("shape", (*MORE_SHAPES, *GPT_OSS[:3]), ids=str)
+def test_nor_where_there_are_more(shape):
+    x, weight, bias = linear_case(*shape, 64, True, DEVICE)
+    together = WGMMA.fn(x, weight, bias)
+    for first, last in ((0, 17), (30, 64), (1, 64)):
+        fewer = WGMMA.fn(x[first:last].contiguous(), weight, bias)
+        assert torch.equal(as_bits(fewer), as_bits(together[first:last]))
+
+
 @pytest.mark.parametrize("k", [64, 192, 2880])
 def test_reads_out_the_weight(k):
     """One-hot tokens: the result is the weight, bit for bit."""
@@ -45,16 +66,17 @@ def test_reads_out_the_weight(k):
         assert torch.equal(MMA.fn(x.contiguous(), weight, None), weight.T[first : first + 16])
 
 
-def test_tokens_are_read_after_the_kernel_that_writes_them():
+@pytest.mark.parametrize("kernel, num_tokens", [(MMA, 3), (WGMMA, 40)], ids=["mma", "wgmma"])
+def test_tokens_are_read_after_the_kernel_that_writes_them(kernel, num_tokens):
     """Replays of a chain in which each product starts while the one before it still runs."""
     weights = [torch.randn(2880, 2880, device=DEVICE).bfloat16() / 54 for _ in range(12)]
-    start = torch.randn(3, 2880, device=DEVICE).bfloat16()
+    start = torch.randn(num_tokens, 2880, device=DEVICE).bfloat16()
     held = start.clone()
 
     def chain():
         x = held
         for weight in weights:
-            x = MMA.fn(x, weight, None)
+            x = kernel.fn(x, weight, None)
         return x
 
     expected = chain().clone()

@@ -7,17 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from haast import LLM, SamplingParams
 from haast.bench.machine import why_no_hopper
+from haast.config import OpChoice
+from haast.engine import plan
+from haast.engine.op_choice import DECODE_STEP
+from haast.ops import PERSISTENT, REFERENCE
 
 from ..serve.conftest import is_alive
 
 WHY = why_no_hopper() or ("needs two GPUs" if torch.cuda.device_count() < 2 else None)
 pytestmark = pytest.mark.skipif(WHY is not None, reason=str(WHY))
+ROOT = Path(__file__).parents[2]
+NEAR = 0.3
+"""Of logits whose sums were taken in another order: an expert may be another one at a near-tie"""
 WISHES = {"max_length": 2048, "max_batch_size": 40}
 QUESTIONS = ["What is a bald eagle?", "Define democracy.", "What is a harbor?", "What is gold?"]
 
@@ -54,6 +62,40 @@ def test_two_say_what_one_says(answers):
         (ours, ours_drawn), ours_logits = said_by("gpu:0,1")
         assert share_equal(ours, greedy) >= 0.95 and share_equal(ours_drawn, drawn) >= 0.9
         assert (ours_logits - logits).abs().mean() < 0.5
+
+
+def test_a_step_in_one_kernel_of_two_ranks():
+    """As near to the ops as on one GPU, hidden states equal on both; and the same bits in 2,000
+    replays, whichever rank is late: a word that was taken too early or overwritten would show."""
+    words = [sys.executable, "-m", "tests.parallel.step_on_ranks", "2"]
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, timeout=150, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    distances = sorted(found["distances"].values())
+    assert distances[0] < 0.02 and distances[len(distances) // 2] < 0.1 and distances[-1] < NEAR
+    assert found["differing_hidden_states"] == 0
+    assert found["different"] == [0, 0] and found["replays"] == 2000
+
+
+def test_lone_requests_decode_in_one_kernel_of_each_gpu(monkeypatch):
+    """They say what they say op by op, and on one GPU."""
+    of_one, _ = said_alone("gpu:0")
+    in_kernel, choice = said_alone("gpu:0,1")
+    assert choice == OpChoice(
+        DECODE_STEP, PERSISTENT, "steps of one request in one kernel on each of 2 devices"
+    )
+    op_by_op = OpChoice(DECODE_STEP, REFERENCE, "so that a test can compare")
+    monkeypatch.setattr(plan, "choose_decode_step", lambda *_: op_by_op)
+    said, choice = said_alone("gpu:0,1")
+    assert choice == op_by_op
+    assert share_equal(in_kernel, said) >= 0.75 and share_equal(in_kernel, of_one) >= 0.75
+
+
+def said_alone(devices):
+    """Greedy answers to one question at a time, and how steps of one request run."""
+    llm = LLM(devices=devices, **WISHES)
+    greedy = SamplingParams(temperature=0, max_new_tokens=100)
+    said = [llm.generate([q], greedy, reasoning_effort="low")[0].token_ids for q in QUESTIONS]
+    return said, llm.plan.ops[-1]
 
 
 WORK = """

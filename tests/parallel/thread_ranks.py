@@ -17,6 +17,7 @@ class ThreadRanks:
     def __init__(self, rank: int, slots: list[Tensor | None], barrier: Barrier) -> None:
         self.rank = rank
         self.size = len(slots)
+        self.step_ranks = None
         self._slots = slots
         self._barrier = barrier
 

@@ -6,11 +6,31 @@ returns  logits [1, V] bf16: embedding, layers, final norm and head, as `haast.m
          them. Rounded where the ops round; terms of the experts are rounded to bf16 before they are
          added, as openai/gpt-oss gpt_oss/torch/model.py does. The same inputs give the same bits
 
+Several ranks compute it together, each its heads and its part of the experts' intermediate axis.
+They send each other their parts of o's and of down's results, and every rank adds up all of them in
+the same way. A rank gives the logits of its part of the vocabulary.
+
 `tasks.py` says what each CTA of the kernel (cuda/decode_step.cu) computes; `twin.py` computes just
 that in torch, which is how tests know that the parts make a whole.
 """
 
 from haast.ops.decode_step.cuda_persistent import PERSISTENT, DecodeStep
-from haast.ops.decode_step.network import StepInputs, StepLayer, StepNetwork, why_not
+from haast.ops.decode_step.network import (
+    StepInputs,
+    StepLayer,
+    StepNetwork,
+    StepRanks,
+    inbox_words,
+    why_not,
+)
 
-__all__ = ["PERSISTENT", "DecodeStep", "StepInputs", "StepLayer", "StepNetwork", "why_not"]
+__all__ = [
+    "PERSISTENT",
+    "DecodeStep",
+    "StepInputs",
+    "StepLayer",
+    "StepNetwork",
+    "StepRanks",
+    "inbox_words",
+    "why_not",
+]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from haast.cuda.launcher import launch
 from haast.ops.decode_step import tasks
-from haast.ops.decode_step.network import MAX_LAYERS, StepInputs, StepNetwork
+from haast.ops.decode_step.network import MAX_LAYERS, StepInputs, StepNetwork, StepRanks
 
 SYMBOL = "decode_step"
 PERSISTENT = "cuda_persistent"
@@ -25,16 +25,24 @@ class DecodeStep:
 
     Its buffers are written by every step and read by the same one only: steps must not overlap, so
     they run on one stream. A step uses all SMs: its CTAs wait for each other, and do not begin
-    before all of them fit. Where one waits for a second the kernel traps.
+    before all of them fit. Where one waits for a second the kernel traps; where another rank may be
+    why, a minute.
+
+    network  what this rank has of it
+    ranks    those that compute steps together; None = this process alone does
     """
 
-    def __init__(self, network: StepNetwork) -> None:
+    def __init__(self, network: StepNetwork, ranks: StepRanks | None = None) -> None:
         self._network = network
+        self._ranks = ranks
         device, sizes = network.embedding.device, network.sizes
         self._buffers = _buffers(sizes, device)
+        state = torch.zeros(2, dtype=torch.int32, device=device) if ranks is None else ranks.state
+        self._state = state
         tensors = (
             *(network.embedding, network.norm, network.head, network.cos, network.sin),
             *self._buffers,
+            state,
         )
         numbers = (
             *(len(network.layers), sizes.hidden, sizes.num_heads, sizes.num_kv_heads),
@@ -58,10 +66,11 @@ class DecodeStep:
     @property
     def nbytes(self) -> int:
         """On the device, besides the network."""
-        return sum(t.nbytes for t in (*self._buffers, self._whole, self._layers))
+        tensors = (*self._buffers, self._state, self._whole, self._layers)
+        return sum(t.nbytes for t in tensors)
 
     def stamped(self, inputs: StepInputs, has_head: bool) -> Tensor:
-        """Stamps of a step, zero where a CTA has none; does not wait."""
+        """Stamps of a step, zero where a CTA has none; does not wait. All ranks have to run it."""
         device = inputs.page_tables.device
         shape = (tasks.num_ctas_of(device), MOST_STAMPED, len(PHASES))
         stamps = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -72,7 +81,7 @@ class DecodeStep:
         return stamps
 
     def __call__(self, inputs: StepInputs, stamps: Tensor | None = None) -> Tensor:
-        """Logits [1, V] bf16; does not wait.
+        """Logits [1, V] bf16, of a rank those of its tokens; does not wait.
 
         stamps  None, or [CTAs, MOST_STAMPED, len(PHASES)] int64: when each CTA got to the end of
                 each phase of each layer, in ns
@@ -94,10 +103,10 @@ class DecodeStep:
         hidden: Tensor | None,
         stamps: Tensor | None,
     ) -> None:
-        table = inputs.page_tables
+        table, ranks = inputs.page_tables, self._ranks
         launch(
             SYMBOL,
-            SYMBOL,
+            SYMBOL if ranks is None else f"{SYMBOL}_{ranks.size}",
             grid=tasks.num_ctas_of(table.device),
             block=_THREADS,
             shared_bytes=_SHARED_BYTES,
@@ -105,18 +114,20 @@ class DecodeStep:
                 *(self._whole, self._layers, inputs.input_id, inputs.input_row, inputs.samples),
                 *(inputs.position, inputs.kv_len, inputs.slot, inputs.window_slot),
                 *(inputs.table_row, table, logits, hidden, stamps),
+                *(() if ranks is None else (ranks.inboxes,)),
                 *table.shape[1:],
+                *(() if ranks is None else (ranks.rank,)),
             ),
         )
 
 
 def _buffers(sizes: tasks.Sizes, device: torch.device) -> tuple[Tensor, ...]:
-    """In the order of `Network` in cuda/step.cuh; tags of zero are of no step."""
+    """In the order of `Network` in cuda/step.cuh, the state apart; tags of zero are of no step."""
     heads = sizes.num_heads
     shapes = (
         *((sizes.qkv_rows,), (heads * 64,), (sizes.hidden,), (sizes.num_experts,)),
         *((tasks.CHOICES, sizes.intermediate), (tasks.CHOICES, sizes.hidden)),
-        *((tasks.MOST_SPLITS, heads, 64, 2), (tasks.MOST_SPLITS, heads, 2), (2,)),
+        *((tasks.MOST_SPLITS, heads, 64, 2), (tasks.MOST_SPLITS, heads, 2)),
     )
     return tuple(torch.zeros(shape, dtype=torch.int32, device=device) for shape in shapes)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from haast.mxfp4 import SwizzledWeight
+from haast.mxfp4 import GROUP, SwizzledWeight
 from haast.ops.attention.check import GROUP_HEADS, HEAD_DIM
 from haast.ops.decode_step import tasks
 from haast.ops.moe import ExpertWeights
@@ -14,6 +14,11 @@ MAX_LAYERS = 64
 MAX_EXPERTS = 128
 MAX_TILE_K = 3072
 MAX_DENSE_K = 4608
+MAX_SHARE_TILE_K = 1536
+MAX_SHARE_DENSE_K = 3072
+"""Of one of several ranks, the intermediate size and what attention gives"""
+NUM_RANKS = (1, 2, 4, 8)
+"""That there is a kernel for"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +107,44 @@ class StepInputs:
     """[2, max_requests, max_pages] int32: of layers that see all keys, and of the others"""
 
 
+@dataclass(frozen=True, eq=False)
+class StepRanks:
+    """This rank among those that compute steps together, and where they send each other parts.
+
+    All run the same steps in the same order.
+    """
+
+    rank: int
+    size: int
+    inboxes: Tensor
+    """[size] int64: addresses, here, of everyone's `inbox_words`, which are zeros at first"""
+    state: Tensor
+    """[2] int32, zeros at first: how far the tags in the inboxes are"""
+    kept: object = None
+    """what holds the memory of the inboxes"""
+
+
+def inbox_words(size: int, hidden: int) -> int:
+    """Of 4 bytes, as `Inbox` in cuda/step.cuh has them: parts of o twice, of down by choice."""
+    return (2 + tasks.CHOICES) * size * hidden
+
+
 def why_not(
-    sizes: tasks.Sizes, windows: Sequence[int | None], num_active: int, num_ctas: int
+    sizes: tasks.Sizes,
+    windows: Sequence[int | None],
+    num_active: int,
+    num_ctas: int,
+    num_ranks: int = 1,
 ) -> str | None:
     """Why the kernel cannot have a network, or None.
 
+    sizes       of what one rank has of it
     windows     of its layers, as `StepLayer.window`
     num_active  experts a token
     num_ctas    of the kernel, one an SM
     """
+    if num_ranks not in NUM_RANKS:
+        return f"takes {NUM_RANKS} ranks, got {num_ranks}"
     kinds = {window for window in windows if window is not None}
     if not 2 <= len(windows) <= MAX_LAYERS:
         return f"takes 2 to {MAX_LAYERS} layers, got {len(windows)}"
@@ -122,11 +156,27 @@ def why_not(
         return f"takes {tasks.CHOICES} experts a token, got {num_active}"
     if not num_active <= sizes.num_experts <= min(MAX_EXPERTS, num_ctas):
         return f"takes up to {min(MAX_EXPERTS, num_ctas)} experts, got {sizes.num_experts}"
-    if any(k % 64 or k > MAX_TILE_K for k in (sizes.hidden, sizes.intermediate)):
-        return f"takes hidden and intermediate sizes of a multiple of 64 up to {MAX_TILE_K}"
-    if sizes.num_heads * HEAD_DIM > MAX_DENSE_K:
-        return f"takes up to {MAX_DENSE_K // HEAD_DIM} query heads, got {sizes.num_heads}"
+    if (reason := _why_not_so_long(sizes, num_ranks > 1)) is not None:
+        return reason
     for rows in (sizes.qkv_rows, sizes.hidden):
         if not num_ctas <= rows <= tasks.MAX_OWN_ROWS * num_ctas:
             return f"{rows} rows do not share out over {num_ctas} SMs"
+    return None
+
+
+def _why_not_so_long(sizes: tasks.Sizes, is_share: bool) -> str | None:
+    """Of what is multiplied: a vector is in the registers of the CTA's warps."""
+    inner, heads = (MAX_SHARE_TILE_K, MAX_SHARE_DENSE_K) if is_share else (MAX_TILE_K, MAX_DENSE_K)
+    if sizes.hidden % 64 or sizes.hidden > MAX_TILE_K:
+        return f"takes a hidden size of a multiple of 64 up to {MAX_TILE_K}, got {sizes.hidden}"
+    unit = GROUP if is_share else 64
+    if sizes.intermediate % unit or sizes.intermediate > inner:
+        of_rank = " of a rank" if is_share else ""
+        return (
+            f"takes an intermediate size{of_rank} of a multiple of {unit} up to {inner}, "
+            f"got {sizes.intermediate}"
+        )
+    if sizes.num_heads * HEAD_DIM > heads:
+        of_rank = " of a rank" if is_share else ""
+        return f"takes up to {heads // HEAD_DIM} query heads{of_rank}, got {sizes.num_heads}"
     return None

@@ -1,6 +1,7 @@
 """The persistent kernel in torch: the same tasks, CTA by CTA, and the same roundings."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +25,50 @@ def decode_step(network: StepNetwork, inputs: StepInputs, num_ctas: int) -> Tens
 
     Every result is written once, by the CTA whose task it is: what none computes stays NaN.
     """
-    run = _Run(network, network.sizes, inputs, num_ctas)
-    x = network.embedding[run.input_id]
-    for layer in network.layers:
-        x = run.attention(layer, x)
-        x = run.experts(layer, x)
-    normed = rms_norm(x, network.norm, network.eps)
-    return run.dense(network.head, None, normed)[None]
+    (logits,) = decode_step_of_ranks([network], inputs, num_ctas)
+    return logits
+
+
+def decode_step_of_ranks(
+    networks: Sequence[StepNetwork], inputs: StepInputs, num_ctas: int
+) -> list[Tensor]:
+    """The same of several ranks, each its part of the logits; they differ in their caches only.
+
+    Raises AssertionError where a rank has other sums than rank 0.
+    """
+    runs = [_Run(network, network.sizes, inputs, num_ctas) for network in networks]
+    xs = [run.network.embedding[run.input_id] for run in runs]
+    for layers in zip(*(network.layers for network in networks), strict=True):
+        ranks = range(len(runs))
+        parts = [runs[r].attention(layers[r], xs[r]) for r in ranks]
+        xs = [xs[r] + sum_of_attention(parts) for r in ranks]
+        terms = [runs[r].experts(layers[r], xs[r]) for r in ranks]
+        xs = [xs[r] + sum_of_experts(terms, r) for r in ranks]
+        assert all(torch.equal(x, xs[0]) for x in xs), "sums of ranks differ"
+    normed = [
+        rms_norm(x, network.norm, network.eps) for x, network in zip(xs, networks, strict=True)
+    ]
+    return [run.dense(run.network.head, None, x)[None] for run, x in zip(runs, normed, strict=True)]
+
+
+def sum_of_attention(parts: list[Tensor]) -> Tensor:
+    """What ranks have of o's result [H] bf16, added in their order, of more than four by fours."""
+    fours = [parts[at : at + 4] for at in range(0, len(parts), 4)]
+    return _sum([_sum([part.float() for part in four]) for four in fours]).to(parts[0].dtype)
+
+
+def sum_of_experts(terms: list[Tensor], rank: int) -> Tensor:
+    """Terms [A, H] bf16 of ranks, choice by choice, then rank by rank, of two the own one first."""
+    order = [rank, 1 - rank] if len(terms) == 2 else range(len(terms))
+    return _sum([_sum(list(terms[r].float())) for r in order]).to(terms[0].dtype)
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    """fp32, one after the other."""
+    total = torch.zeros_like(values[0])
+    for value in values:
+        total = total + value
+    return total
 
 
 @dataclass(frozen=True)
@@ -57,7 +95,7 @@ class _Run:
         return out
 
     def attention(self, layer: StepLayer, x: Tensor) -> Tensor:
-        """The residual [H] after attention."""
+        """What this rank has of o's result [H]."""
         normed = rms_norm(x, layer.attn_norm, self.network.eps)
         heads = self.dense(layer.qkv_weight, layer.qkv_bias, normed).view(-1, 64)
         q, kv = heads[: self.sizes.num_heads], heads[self.sizes.num_heads :]
@@ -69,7 +107,7 @@ class _Run:
             at = (slot // PAGE_SIZE, slice(None), slot % PAGE_SIZE)
             layer.k_cache[at], layer.v_cache[at] = k, v
         attended = self.attend(layer, q).flatten()
-        return x + self.dense(layer.out_weight, layer.out_bias, attended)
+        return self.dense(layer.out_weight, layer.out_bias, attended)
 
     def attend(self, layer: StepLayer, q: Tensor) -> Tensor:
         """[Hq, 64]: units of all CTAs, their splits joined in order."""
@@ -114,7 +152,7 @@ class _Run:
         return top, weights.sum(1), weights.to(q.dtype).float() @ v
 
     def experts(self, layer: StepLayer, x: Tensor) -> Tensor:
-        """The residual [H] after the experts."""
+        """The terms [A, H] of the chosen experts that this rank has."""
         normed = rms_norm(x, layer.mlp_norm, self.network.eps)
         scores = layer.router_weight.float() @ normed.float() + layer.router_bias.float()
         best, order = scores.to(x.dtype).float().sort(descending=True, stable=True)
@@ -125,8 +163,7 @@ class _Run:
         gated = swiglu(doubled, self.network.swiglu_limit).to(x.dtype)
         down = [tasks.down_units(sizes, cta, self.num_ctas) for cta in ctas]
         terms = self.tiles(layer.down_weight, layer.down_bias, chosen, list(gated), down)
-        rounded = (terms * weights[:, None]).to(x.dtype).float()
-        return x + rounded.sum(0).to(x.dtype)
+        return (terms * weights[:, None]).to(x.dtype)
 
     def tiles(
         self,

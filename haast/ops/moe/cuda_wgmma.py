@@ -20,6 +20,8 @@ GATHER = "moe_gather"
 _GATHER_THREADS = 192
 _MODULE = "moe_wgmma"
 _THREADS = 512
+_BOX_ROWS = 16
+"""Of x, as `BOX_ROWS` of moe_wgmma.cu"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _launch(
     """x [R, K], rows sorted by expert."""
     variant = _variant(weight, len(x))
     num_experts, tiles, _, _ = weight.storage.shape
-    maps = (row_map(x), block_map(weight.storage, variant.row_tiles))
+    maps = (row_map(x, _BOX_ROWS), block_map(weight.storage, variant.row_tiles))
     sizes = (num_experts, weight.k, tiles, _max_rows(weight, len(x), variant))
     launch(
         _MODULE,

@@ -66,6 +66,8 @@ def moe_down(h: Tensor, weight: ExpertWeights, bias: Tensor, routing: Routing) -
     returns  [T, H], dtype of h: sum of expert_weights * (h w^T + bias) in the order of a token's
              choices; fp32 throughout, rounded once. Of many rows a kernel rounds the terms too
              before it adds them; openai/gpt-oss gpt_oss/torch/model.py rounds them as well
+    Kernels read the routing while the kernel launched before them, which makes h, may still run:
+    that one has to have waited for the routing before it lets them start.
     Kernels raise ValueError on shape, dtype, layout or device, LookupError if none accepts.
     """
     num_tokens, num_active = routing.expert_ids.shape
