@@ -27,6 +27,8 @@ FRACTION_BITS = 7
 """of bf16"""
 SLACK = 0.01
 """of a spacing, as margins are differences of log-probabilities in fp32"""
+WIDTH = 16
+"""of a column"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Difference:
         return self.spacings <= most + SLACK
 
 
-def prompts_of(count: int, longest: int, vocab_size: int, seed: int) -> list[list[int]]:
+def random_prompts(count: int, longest: int, vocab_size: int, seed: int) -> list[list[int]]:
     """Random token ids; lengths are drawn evenly from 1 to the longest."""
     draw = random.Random(seed)
     lengths = [draw.randint(1, longest) for _ in range(count)]
@@ -69,28 +71,33 @@ def prompts_of(count: int, longest: int, vocab_size: int, seed: int) -> list[lis
 
 
 def compare(
-    reference: Way, other: Way, prompts: Sequence[list[int]], num_tokens: int
-) -> list[Difference]:
-    """The first difference of each answer that has one; models are loaded one after the other.
+    reference: Way,
+    others: Sequence[Way],
+    prompts: Sequence[list[int]],
+    num_tokens: int,
+    stop_ids: frozenset[int] = frozenset(),
+) -> list[list[Difference]]:
+    """For each other way, the first difference of each answer that has one.
 
+    num_tokens  of an answer, unless it ends sooner
+    stop_ids    tokens that end it
+    Models are loaded one after the other, the reference last.
     Raises HaastErrors as `prepare` and `load`, BenchError for pins that there are not.
     """
-    answers = [request.output_ids for request in _generate(_load(other), prompts, num_tokens, None)]
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    params = SamplingParams(
+        temperature=0, max_new_tokens=num_tokens, ignore_eos=True, stop_token_ids=tuple(stop_ids)
+    )
+    answers = [_answers(other, prompts, params) for other in others]
     loaded = _load(reference)
-    wanted = _generate(loaded, prompts, num_tokens, MAX_LOGPROBS)
-    found = []
-    for index, (request, answer) in enumerate(zip(wanted, answers, strict=True)):
-        position = first_difference(request.output_ids, answer)
-        if position is not None:
-            found.append(_difference(loaded, index, position, request, answer[position]))
-    return found
+    wanted = _generate(loaded, prompts, replace(params, logprobs=MAX_LOGPROBS))
+    return [_differences(loaded, wanted, of_one) for of_one in answers]
 
 
 def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """Index of the first token that is another one; None if there is none."""
+    """Index of the first token that is another one; None if there is none.
+
+    Answers of unlike lengths end with unlike tokens, of which one is a stop token.
+    """
     pairs = enumerate(zip(one, other, strict=True))
     return next((index for index, (a, b) in pairs if a != b), None)
 
@@ -131,17 +138,34 @@ def summary(differences: Sequence[Difference], num_prompts: int, most: float) ->
     }
 
 
+def table_lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line a way, by its name, of what `summary` counts."""
+    heads = ("prompts", "equal", "near-ties", "different", "largest margin")
+    lines = [f"{'':8}" + "".join(f"{head:>{WIDTH}}" for head in heads)]
+    for name, row in rows.items():
+        counts = (row[key] for key in ("prompts", "equal", "near_ties", "different"))
+        margin = f"{row['most_spacings']:.2f} spacings"
+        lines.append(f"{name:8}" + "".join(f"{n:{WIDTH}}" for n in counts) + f"{margin:>{WIDTH}}")
+    return lines
+
+
 def _load(way: Way) -> Loaded:
     return load(with_pins(prepare(way.wishes), way.pins), frozenset())
 
 
+def _answers(way: Way, prompts: Sequence[list[int]], params: SamplingParams) -> list[list[int]]:
+    """What one way says; its memory is free again."""
+    answers = [request.output_ids for request in _generate(_load(way), prompts, params)]
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return answers
+
+
 def _generate(
-    loaded: Loaded, prompts: Sequence[list[int]], num_tokens: int, logprobs: int | None
+    loaded: Loaded, prompts: Sequence[list[int]], params: SamplingParams
 ) -> list[Request]:
     """Greedy answers, all there at once. Raises BenchError if one fails."""
-    params = SamplingParams(
-        temperature=0, max_new_tokens=num_tokens, ignore_eos=True, logprobs=logprobs
-    )
     with one_line():
         requests = [r for prompt in prompts for r in loaded.engine.submit(prompt, params)]
         for _ in run(loaded):
@@ -150,6 +174,17 @@ def _generate(
         if request.error is not None:
             raise BenchError(f"a request failed: {request.error}")
     return requests
+
+
+def _differences(
+    loaded: Loaded, wanted: Sequence[Request], answers: Sequence[list[int]]
+) -> list[Difference]:
+    found = []
+    for index, (request, answer) in enumerate(zip(wanted, answers, strict=True)):
+        position = first_difference(request.output_ids, answer)
+        if position is not None:
+            found.append(_difference(loaded, index, position, request, answer[position]))
+    return found
 
 
 def _difference(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from haast.engine.wake import wake
+from haast.engine.wake import importing, wake
 from haast.errors import HaastError
 
 TOKENS = 4
@@ -60,17 +60,18 @@ class Clock:
 def start(clock: Clock, wishes: dict[str, Any], input_len: int) -> dict[str, Any]:
     """Load a model as `haast.llm.LLM` does and run one prompt; what kind of start it was."""
     wake(wishes["devices"])
-    import torch
+    with importing():
+        import torch
 
-    clock.end("import torch")
-    from haast.cuda import launcher
-    from haast.engine import load
-    from haast.grammars import LlGrammars
-    from haast.harmony import Tokenizer
-    from haast.model import weights
-    from haast.mxfp4 import HopperLayout
+        clock.end("import torch")
+        from haast.cuda import launcher
+        from haast.engine import load
+        from haast.grammars import LlGrammars
+        from haast.harmony import Tokenizer
+        from haast.model import weights
+        from haast.mxfp4 import HopperLayout
 
-    clock.end("other imports")
+        clock.end("other imports")
     has_gpu = wishes["devices"] != "cpu" and torch.cuda.is_available()
     wait: Callable[[], object] = torch.cuda.synchronize if has_gpu else lambda: None
     torch.zeros(1, device="cuda" if has_gpu else "cpu")

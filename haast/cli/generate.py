@@ -21,7 +21,7 @@ from haast.cli.prompts import answer_all, read_prompts
 from haast.cli.report import byte_bar, console, describe_plan, print_table, print_warning, size
 from haast.config import EngineConfig
 from haast.engine.request import SamplingParams
-from haast.engine.wake import wake
+from haast.engine.wake import importing, wake
 
 if TYPE_CHECKING:
     from haast.llm import LLM
@@ -125,7 +125,8 @@ def _print_plan(config: EngineConfig) -> None:
 def _load(config: EngineConfig, quiet: bool) -> "LLM":
     """The model, loaded with a progress bar; says which one unless `quiet`."""
     wake(config.devices)
-    from haast.llm import LLM
+    with importing():
+        from haast.llm import LLM
 
     with byte_bar("loading") as progress:
         llm = LLM(progress=progress, **vars(config))

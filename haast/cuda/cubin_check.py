@@ -20,10 +20,11 @@ def count_loading(device: int, cubins: Path = CUBINS) -> tuple[int, int]:
     num_kernels = 0
     paths = sorted(cubins.glob("*.cubin"))
     for path in paths:
-        loaded = driver.cuLibraryLoadData(path.read_bytes(), [], [], 0, [], [], 0)
-        library = check(loaded, f"{path.name} does not load")
-        count = check(driver.cuLibraryGetKernelCount(library), path.name)
-        for kernel in check(driver.cuLibraryEnumerateKernels(count, library), path.name):
+        why = f"{path.name} does not load"
+        library = check(driver.cuLibraryLoadData(path.read_bytes(), [], [], 0, [], [], 0), why)
+        # A damaged file may pass as one without kernels, of which the driver then lists none.
+        count = check(driver.cuLibraryGetKernelCount(library), why)
+        for kernel in check(driver.cuLibraryEnumerateKernels(count, library), why):
             check(driver.cuKernelGetFunction(kernel), f"a kernel of {path.name} does not load")
         check(driver.cuLibraryUnload(library), path.name)
         num_kernels += count

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from haast.cuda.build import CUBINS, why_not_built
+from haast.cuda.build import CUBINS, HOW, why_not_built
 from haast.cuda.context import KernelError, bind_thread, check
 
 Argument = Tensor | int | float | bytes | None
@@ -134,7 +134,8 @@ def _kernel(module: str, symbol: str, device: int) -> "_Kernel":
     driver = _driver()
     library = _library(module)
     result = driver.cuLibraryGetKernel(library, symbol.encode())
-    kernel = check(result, f"{module}.cubin has no kernel {symbol}")
+    why = f"{module}.cubin has no kernel {symbol}, or is damaged (build it again: {HOW})"
+    kernel = check(result, why)
     # Unlike cuLibraryGetKernel this loads the code now, which would break a capture later.
     function = check(driver.cuKernelGetFunction(kernel), f"{module}.cubin {symbol} does not load")
     return _Kernel(driver, symbol, kernel, function, device)

@@ -17,7 +17,7 @@ import msgspec
 
 from haast.config import EngineConfig
 from haast.engine.engine import Engine, EngineDeadError
-from haast.engine.wake import wake
+from haast.engine.wake import importing, wake
 from haast.errors import HaastError
 from haast.serve.engine_loop import Channel, EngineLoop
 from haast.serve.messages import (
@@ -38,9 +38,10 @@ Loader = Callable[[EngineConfig, Tell], tuple[Engine, EngineInfo]]
 def load_engine(config: EngineConfig, tell: Tell) -> tuple[Engine, EngineInfo]:
     """As `haast.llm.LLM` does. Raises HaastError, in one line, for what the user can mend."""
     wake(config.devices)
-    from haast.engine.load import load, prepare  # torch, for whom tests do not wait
-    from haast.grammars import LlGrammars
-    from haast.harmony import Tokenizer
+    with importing():  # torch, for whom tests do not wait
+        from haast.engine.load import load, prepare
+        from haast.grammars import LlGrammars
+        from haast.harmony import Tokenizer
 
     started = perf_counter()
     progress = lambda done, total: tell(Progress(done, total))

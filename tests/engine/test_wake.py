@@ -1,12 +1,13 @@
 """A GPU is woken before torch is there, if one is wished for; nothing that fails is told."""
 
 import ctypes
+import gc
 from types import SimpleNamespace
 
 import pytest
 
 from haast.engine import wake as module
-from haast.engine.wake import wake
+from haast.engine.wake import importing, wake
 
 
 @pytest.fixture
@@ -57,3 +58,23 @@ def test_without_a_driver(calls, monkeypatch):
     monkeypatch.setattr(module.ctypes, "CDLL", missing)
     wake(None).join(10)
     assert calls == []
+
+
+@pytest.fixture
+def thawed():
+    yield gc.get_freeze_count
+    gc.unfreeze()
+    assert gc.isenabled()
+
+
+def test_imports_are_no_garbage(thawed):
+    with importing():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled() and thawed() > len(kept)
+
+
+def test_an_import_that_fails_leaves_things_as_they_were(thawed):
+    with pytest.raises(ImportError), importing():
+        raise ImportError
+    assert gc.isenabled() and thawed() == 0
