@@ -1,8 +1,9 @@
 """A rank other than 0: `python -m haast.engine.follower FD`, started by `haast.engine.team.Team`.
 
-It computes what rank 0 tells it until that closes the link or is dead.
+It computes what rank 0 tells it, one model after the other, until that closes the link or is dead.
 """
 
+import gc
 import os
 import sys
 
@@ -11,23 +12,28 @@ import torch
 from haast.engine.footprint import usable_memory
 from haast.engine.load import make_runner, out_of_memory, prepare
 from haast.engine.runner import TorchRunner
-from haast.engine.team import Join, Start
+from haast.engine.team import Join, Rest, Start
 from haast.errors import HaastError
 from haast.parallel.collectives import come_to
 from haast.parallel.connect import connect
 from haast.parallel.leader import Leader
 
+LEEWAY_BYTES = 256 << 20
+"""What libraries keep of a device from one model to the next is not the same on all ranks, and much
+less than device_memory_utilization leaves"""
+
 
 def main(fd: int) -> None:
-    """Load, join, compute; tells rank 0 why it cannot, in one line.
+    """Load, join, compute and rest; tells rank 0 why it cannot, in one line.
 
     fd  of the link
     """
     leader = Leader(fd)
     try:
-        runner = _join(leader)
         while True:
-            runner.compute(leader.receive())
+            _work(leader)
+            _forget()
+            leader.say_ready()
     except EOFError:
         return
     except HaastError as error:
@@ -36,6 +42,19 @@ def main(fd: int) -> None:
         leader.say_failed(out_of_memory(error))
     except Exception as error:  # rank 0 tells it to whoever can do something about it
         leader.say_failed(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _work(leader: Leader) -> None:
+    """For one model."""
+    runner = _join(leader)
+    while not isinstance(message := leader.receive(), Rest):
+        runner.compute(message)
+
+
+def _forget() -> None:
+    """Give the device back what the last model had of it."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _join(leader: Leader) -> TorchRunner:
@@ -62,7 +81,7 @@ def _check_memory(start: Start, devices: tuple[torch.device, ...]) -> None:
     memory = start.plan.memory
     needed = memory.weight_bytes + memory.workspace_bytes + memory.kv_bytes
     usable = usable_memory(start.config, devices, start.rank)
-    if usable < needed:
+    if usable + LEEWAY_BYTES < needed:
         raise HaastError(
             f"memory is short: {usable / 1e9:.2f} GB may be used, but rank 0 plans for "
             f"{needed / 1e9:.2f} GB; free memory there, or name this device first"

@@ -1,5 +1,6 @@
 """Followers: the other ranks' processes, seen from rank 0's."""
 
+import math
 import os
 import pickle
 import signal
@@ -10,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from threading import Event, Lock, Thread
+from threading import Event, RLock, Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -61,9 +62,9 @@ class Followers:
         """Why the ranks cannot go on, in one line."""
         return self._watch.failure
 
-    def when_failed(self, act: Callable[[str], None]) -> None:
-        """Call this with the reason, in a thread, as soon as the ranks cannot go on. Otherwise the
-        next use of them raises it."""
+    def when_failed(self, act: Callable[[str], None] | None) -> None:
+        """Call this with the reason, in a thread, as soon as the ranks cannot go on. Otherwise, and
+        with None, the next use of them raises it."""
         self._watch.on_failure = act
 
     def tell(self, message: Any) -> None:
@@ -83,11 +84,14 @@ class Followers:
         except OSError as error:
             raise self.explained(error) from error
 
-    def wait_ready(self) -> None:
-        """Until all have said so once more. Raises RankError."""
+    def wait_ready(self, limit_s: float = math.inf) -> None:
+        """Until all have said so once more. Raises RankError, and ends them if it takes longer."""
+        until = monotonic() + limit_s
         for follower in self._all:
             while not follower.ready.wait(timeout=0.1):
                 self.check()
+                if monotonic() > until:
+                    self._watch.fail(f"{follower.name} was not ready within {limit_s:g} s")
             follower.ready.clear()
 
     def check(self) -> None:
@@ -173,7 +177,7 @@ class _Watch:
         self.failed = Event()
         self.is_closed = False
         self.waiting_since: float | None = None
-        self._failing = Lock()
+        self._failing = RLock()  # garbage collection may come to `fail` within it
         self._followers = followers
         self._is_stuck = is_stuck
         self.on_failure: Callable[[str], None] | None = None

@@ -1,6 +1,5 @@
 """Ranks on the GPUs of a host: few rows by peer memory, many by NCCL."""
 
-import gc
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -18,17 +17,19 @@ CLOSE_S = 5.0
 """Time for NCCL to end"""
 
 
-def check_alone() -> None:
-    """Raises ConfigError if this process has ranks on GPUs already, even once garbage is gone."""
+def check_group_is_free() -> None:
+    """Raises ConfigError if somebody else has made the group that `GpuRanks` will make."""
     if dist.is_initialized():
-        gc.collect()
-    if dist.is_initialized():
-        raise ConfigError("another model of this process is on several GPUs; one can be at a time")
+        raise ConfigError(
+            "torch's default process group is in use in this process, and a model on several GPUs "
+            "needs it; start another process"
+        )
 
 
 class GpuRanks:
     """See `haast.parallel.collectives.Ranks`; everything may be captured by CUDA graphs once it has
-    run before. Uses torch's default process group, which peer memory asks for."""
+    run before. Uses torch's default process group, which peer memory asks for; that and peer memory
+    stay for the next model's ranks, which are the same processes."""
 
     def __init__(
         self, device: torch.device, store: Store, rank: int, size: int, hidden_size: int
@@ -36,14 +37,17 @@ class GpuRanks:
         self.rank = rank
         self.size = size
         torch.cuda.set_device(device)
-        dist.init_process_group(
-            "nccl",
-            store=store,
-            rank=rank,
-            world_size=size,
-            timeout=timedelta(seconds=WAIT_S),
-            device_id=device,
-        )
+        if not dist.is_initialized():
+            dist.init_process_group(
+                "nccl",
+                store=store,
+                rank=rank,
+                world_size=size,
+                timeout=timedelta(seconds=WAIT_S),
+                device_id=device,
+            )
+        torch.cuda.synchronize(device)
+        dist.barrier()  # nobody writes what another model's steps send any more
         self.peers = PeerMemory(device, rank, size, hidden_size)
         self.step_ranks = open_step_ranks(device, rank, size, hidden_size)
         dist.barrier()

@@ -1,6 +1,7 @@
 """Memory of every GPU of a host that all others write: for sums of few rows (cuda/join_ranks.cu),
 and for whole decode steps (cuda/decode_step.cu)."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -67,9 +68,11 @@ class PeerMemory:
 
     def _open(self) -> None:
         """Its own inbox, and where those of the others are."""
-        pieces = _HALVES * self.hidden_size // _CHUNK
+        pieces = _HALVES * MAX_HIDDEN // _CHUNK
         nbytes = _SLOTS * self.size * self.max_rows * pieces * _PIECE_BYTES
-        self._inboxes, self._kept = _open_inboxes(self.device, self.rank, self.size, nbytes)
+        self._inboxes, self._kept = _empty_inboxes(
+            "rows", self.device, self.rank, self.size, nbytes
+        )
         self._epochs = torch.zeros(self.max_rows, dtype=torch.int32, device=self.device)
         torch.cuda.synchronize(self.device)
 
@@ -80,17 +83,32 @@ def open_step_ranks(
     """What one rank has to know of the others; all open it together. None if there is no kernel."""
     if _why_not(device, size, hidden_size) is not None:
         return None
-    nbytes = _WORD_BYTES * inbox_words(size, hidden_size)
-    inboxes, kept = _open_inboxes(device, rank, size, nbytes)
+    nbytes = _WORD_BYTES * inbox_words(size, MAX_HIDDEN)
+    inboxes, kept = _empty_inboxes("steps", device, rank, size, nbytes)
     state = torch.zeros(2, dtype=torch.int32, device=device)
     torch.cuda.synchronize(device)
     return StepRanks(rank, size, inboxes, state, kept)
 
 
-def _open_inboxes(
-    device: torch.device, rank: int, size: int, nbytes: int
+def _empty_inboxes(
+    use: str, device: torch.device, rank: int, size: int, nbytes: int
 ) -> tuple[Tensor, tuple[Any, ...]]:
-    """Addresses of everyone's memory [size] int64, all zeros; and what is to be kept with them."""
+    """Addresses of everyone's memory [size] int64, all zeros; and what is to be kept with them.
+
+    use  of the memory; a process opens it once, large enough for every model, and each model of it
+         finds it empty
+    """
+    inboxes, inbox, memory = _open_inboxes(use, device, rank, size, nbytes)
+    inbox.zero_()
+    return inboxes, (inbox, memory)
+
+
+@cache
+@torch.inference_mode(False)
+def _open_inboxes(
+    use: str, device: torch.device, rank: int, size: int, nbytes: int
+) -> tuple[Tensor, Tensor, Any]:
+    """Addresses, this rank's memory and torch's handle of all."""
     from torch.distributed import _symmetric_memory  # needs a torch for GPUs
 
     symmetric: Any = _symmetric_memory
@@ -98,10 +116,8 @@ def _open_inboxes(
     memory = symmetric.rendezvous(inbox, dist.group.WORLD)
     views = [memory.get_buffer(r, (nbytes,), torch.uint8) for r in range(size)]
     assert views[rank].data_ptr() == inbox.data_ptr(), "not the inbox's own address"
-    inbox.zero_()
     addresses = [view.data_ptr() for view in views]
-    inboxes = torch.tensor(addresses, dtype=torch.int64, device=device)
-    return inboxes, (inbox, memory)
+    return torch.tensor(addresses, dtype=torch.int64, device=device), inbox, memory
 
 
 def _why_not(device: torch.device, size: int, hidden_size: int) -> str | None:
