@@ -10,7 +10,8 @@ from torch import Tensor
 
 from haast.config import EngineConfig, SpeculativeConfig
 from haast.engine.engine import Output
-from haast.engine.load import load, prepare
+from haast.engine.load import prepare
+from haast.engine.loading import Loading
 from haast.engine.request import Request, RequestError, SamplingParams
 from haast.engine.score import score
 from haast.grammars import LlGrammars
@@ -52,11 +53,12 @@ class LLM:
         prepared = prepare(config)
         self.plan = prepared.plan
         self.found = prepared.found
+        loading = Loading(prepared, progress)
         self.tokenizer = Tokenizer(prepared.tokenizer)
         template = config.chat_template and ChatTemplate(config.chat_template, self.tokenizer)
         self._prompts = PromptBuilder(self.tokenizer, template or None)
         grammars = LlGrammars(self.tokenizer, prepared.config.vocab_size)
-        self._loaded = load(prepared, self.tokenizer.stop_ids, progress, grammars)
+        self._loaded = loading.finish(self.tokenizer.stop_ids, grammars)
         self.engine = self._loaded.engine
         self.device = self._loaded.model.device
         self.load_s = time.perf_counter() - started

@@ -17,7 +17,8 @@ from haast import ops
 from haast.bench.machine import BenchError, one_line
 from haast.bench.whole_model import run
 from haast.config import EngineConfig, OpChoice
-from haast.engine.load import Loaded, Prepared, load, prepare
+from haast.engine.load import Loaded, Prepared, prepare
+from haast.engine.loading import load
 from haast.engine.op_choice import DECODE_STEP, are_capturable
 from haast.engine.request import Request, SamplingParams
 from haast.engine.sampling_params import MAX_LOGPROBS

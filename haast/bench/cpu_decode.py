@@ -12,7 +12,8 @@ from haast.bench.checkout import commit
 from haast.bench.processor import cpu_name, num_cores
 from haast.bench.whole_model import Subject, decode_work, random_prompts, submit
 from haast.config import EngineConfig
-from haast.engine.load import load, prepare
+from haast.engine.load import prepare
+from haast.engine.loading import load
 
 INPUT = 16
 """Tokens of a prompt"""
@@ -25,7 +26,7 @@ Clock = Callable[[], float]
 
 
 def load_subject(wishes: EngineConfig) -> Subject:
-    """On the CPU. Raises HaastErrors as `haast.engine.load.prepare` and `load` do."""
+    """On the CPU. Raises HaastErrors as `prepare` and `load` do."""
     started = process_time()
     prepared = prepare(wishes)
     loaded = load(prepared, frozenset())

@@ -65,7 +65,8 @@ def start(clock: Clock, wishes: dict[str, Any], input_len: int) -> dict[str, Any
 
         clock.end("import torch")
         from haast.cuda import launcher
-        from haast.engine import load
+        from haast.engine import loading
+        from haast.engine.load import Loaded, assemble, prepare
         from haast.grammars import LlGrammars
         from haast.harmony import Tokenizer
         from haast.model import weights
@@ -78,22 +79,23 @@ def start(clock: Clock, wishes: dict[str, Any], input_len: int) -> dict[str, Any
     wait()
     clock.end("CUDA context")
     path = wishes["model_path"]
-    prepared = load.prepare(_config(wishes | {"model_path": path and Path(path)}))
+    prepared = prepare(_config(wishes | {"model_path": path and Path(path)}))
     clock.end("plan")
+    model = loading.Loading(prepared)
+    clock.end("dummy weights begun")
     tokenizer = Tokenizer(prepared.tokenizer)
     clock.end("tokenizer")
     grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
     weights.read_in_parts = clock.apart("reading files", weights.read_in_parts)
     HopperLayout.swizzle = clock.apart("swizzle", HopperLayout.swizzle, wait)  # type: ignore[method-assign]
-    assemble = load.assemble
 
-    def after_weights(*args: Any, **kwargs: Any) -> load.Loaded:
+    def after_weights(*args: Any, **kwargs: Any) -> Loaded:
         wait()
         clock.end("weights")
         return assemble(*args, **kwargs)
 
-    load.assemble = after_weights
-    loaded = load.load(prepared, tokenizer.stop_ids, None, grammars)
+    loading.assemble = after_weights  # type: ignore[attr-defined]
+    loaded = model.finish(tokenizer.stop_ids, grammars)
     wait()
     clock.end("KV cache, engine")
     launcher._kernel = clock.apart("cubins", launcher._kernel)  # type: ignore[assignment]

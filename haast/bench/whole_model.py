@@ -15,7 +15,8 @@ from haast.bench.machine import hopper
 from haast.bench.rooflines import Work
 from haast.config import EngineConfig, ModelConfig, Plan
 from haast.engine.engine import Engine, Output
-from haast.engine.load import Loaded, load, prepare
+from haast.engine.load import Loaded, prepare
+from haast.engine.loading import load
 from haast.engine.request import Request, SamplingParams
 from haast.engine.runner import TorchRunner
 from haast.engine.step import Pending, Step

@@ -18,7 +18,6 @@ from haast.engine.pages import PagePool
 from haast.engine.place import Place
 from haast.engine.plan import Source, make_plan, max_window
 from haast.engine.runner import TorchRunner
-from haast.engine.team import Team
 from haast.model.checkpoint import open_checkpoint
 from haast.model.config_file import read_model_config
 from haast.model.gpt_oss import GptOss
@@ -73,35 +72,6 @@ class Loaded:
     model: GptOss
     runner: TorchRunner
     engine: Engine
-
-
-def load(
-    prepared: Prepared,
-    stop_ids: frozenset[int],
-    progress: Progress | None = None,
-    grammars: Grammars | None = None,
-) -> Loaded:
-    """Read (or make) the weights; the engine is then ready to generate. Starts the other ranks.
-
-    stop_ids  the model's own stop tokens
-    grammars  for requests that have one
-    Raises CheckpointError for flaws only the bytes can show, ConfigError if memory runs out,
-    RankError if another rank cannot be loaded.
-    """
-    team = Team.start(prepared.place, prepared.plan)
-    try:
-        parameters = prepared.make_parameters(progress)
-        model = prepared.model(parameters, team.join(prepared.config.hidden_size) if team else None)
-        loaded = assemble(model, prepared.plan, stop_ids, grammars=grammars)
-    except BaseException as error:
-        if team is not None:
-            team.close()
-        if isinstance(error, torch.OutOfMemoryError):
-            raise ConfigError(out_of_memory(error)) from None
-        raise
-    if team is not None:
-        loaded.runner.lead(team)
-    return loaded
 
 
 def out_of_memory(error: torch.OutOfMemoryError) -> str:

@@ -39,7 +39,8 @@ def load_engine(config: EngineConfig, tell: Tell) -> tuple[Engine, EngineInfo]:
     """As `haast.llm.LLM` does. Raises HaastError, in one line, for what the user can mend."""
     wake(config.devices)
     with importing():  # torch, for whom tests do not wait
-        from haast.engine.load import load, prepare
+        from haast.engine.load import prepare
+        from haast.engine.loading import Loading
         from haast.grammars import LlGrammars
         from haast.harmony import Tokenizer
 
@@ -47,10 +48,10 @@ def load_engine(config: EngineConfig, tell: Tell) -> tuple[Engine, EngineInfo]:
     progress = lambda done, total: tell(Progress(done, total))
     prepared = prepare(config)
     tell(Found(str(prepared.tokenizer)))
-    plan = prepared.plan
+    plan, loading = prepared.plan, Loading(prepared, progress)
     tokenizer = Tokenizer(prepared.tokenizer)
     grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
-    loaded = load(prepared, tokenizer.stop_ids, progress, grammars)
+    loaded = loading.finish(tokenizer.stop_ids, grammars)
     if loaded.runner.team is not None:
         loaded.runner.team.when_failed(_leave_with_rank)
     return loaded.engine, EngineInfo(

@@ -26,7 +26,8 @@ from haast.bench.agreement import (
 from haast.bench.machine import BenchError
 from haast.cli.bench import command
 from haast.config import EngineConfig
-from haast.engine.load import load, prepare
+from haast.engine.load import prepare
+from haast.engine.loading import load
 from haast.engine.request import SamplingParams
 from haast.engine.score import score
 from haast.model.locate import demo_folder

@@ -16,7 +16,8 @@ from haast.bench.machine import BenchError
 from haast.bench.trace import as_step, check_trace, read_events, split, write_trace
 from haast.bench.whole_model import Subject, watching
 from haast.config import EngineConfig
-from haast.engine.load import load, prepare
+from haast.engine.load import prepare
+from haast.engine.loading import load
 from haast.ops.decode_step.cuda_persistent import MOST_STAMPED, PHASES
 
 from .rehearsal import CEILINGS

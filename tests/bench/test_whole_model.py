@@ -11,7 +11,8 @@ from haast.bench.cases import read_config
 from haast.bench.machine import BenchError
 from haast.bench.whole_model import Subject, decode_work, prefill_work
 from haast.config import EngineConfig
-from haast.engine.load import load, prepare
+from haast.engine.load import prepare
+from haast.engine.loading import load
 
 from .rehearsal import CEILINGS
 

@@ -19,7 +19,8 @@ from haast.bench.whole_model import random_prompts, run
 from haast.config import EngineConfig
 from haast.cuda import launcher
 from haast.cuda.build import SOURCES, build
-from haast.engine.load import assemble, load, prepare
+from haast.engine.load import assemble, prepare
+from haast.engine.loading import load
 from haast.engine.request import SamplingParams
 from haast.model.locate import packaged_folder
 

@@ -7,7 +7,8 @@ from haast import ops
 from haast.bench.machine import why_no_hopper
 from haast.config import EngineConfig
 from haast.cuda import launcher
-from haast.engine.load import load, prepare
+from haast.engine.load import prepare
+from haast.engine.loading import load
 from haast.engine.op_choice import choose_decode_step
 from haast.model.config_file import read_model_config
 from haast.ops import PERSISTENT
