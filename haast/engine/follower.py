@@ -33,7 +33,7 @@ def main(fd: int) -> None:
         while True:
             _work(leader)
             _forget()
-            leader.say_ready()
+            leader.say_rested()
     except EOFError:
         return
     except HaastError as error:
@@ -47,7 +47,7 @@ def main(fd: int) -> None:
 def _work(leader: Leader) -> None:
     """For one model."""
     runner = _join(leader)
-    while not isinstance(message := leader.receive(), Rest):
+    while runner is not None and not isinstance(message := leader.receive(), Rest):
         runner.compute(message)
 
 
@@ -57,7 +57,8 @@ def _forget() -> None:
     torch.cuda.empty_cache()
 
 
-def _join(leader: Leader) -> TorchRunner:
+def _join(leader: Leader) -> TorchRunner | None:
+    """None if the model is given up before all have loaded it."""
     start = leader.receive()
     assert isinstance(start, Start), start
     prepared = prepare(start.config, start.rank, start.plan)
@@ -66,6 +67,8 @@ def _join(leader: Leader) -> TorchRunner:
     parameters = prepared.make_parameters(None)
     leader.say_ready()
     join, size = leader.receive(), len(place.devices)
+    if isinstance(join, Rest):
+        return None
     assert isinstance(join, Join), join
     store = come_to(join.port, size)
     ranks = connect(place.device, store, place.rank, size, prepared.config.hidden_size)

@@ -40,7 +40,7 @@ class Join(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """The model is no longer used: forget it, say so and wait for another Start."""
+    """The model has ended, or will not be: forget it, say so and wait for another Start."""
 
 
 class Team:
@@ -93,12 +93,8 @@ class Team:
             self._crew.has_met = True
         with self._all_or_none(Join(port)), self.waiting() if is_gpu else nullcontext():
             ranks = connect(place.device, store, place.rank, size, hidden_size)
-        try:
-            followers.wait_ready()
-        except BaseException:
-            ranks.close()
-            raise
         self._joined.append(ranks)
+        followers.wait_ready()
         return ranks
 
     def hold(self, captured: Captured) -> None:
@@ -131,7 +127,7 @@ def _close(
     free them only after this."""
     for graphs in captured:
         graphs.clear()
-    if crew is not None and joined and crew.rest(Rest()):
+    if crew is not None and crew.has_met and crew.rest(Rest()):
         return
     followers.close()
     for ranks in joined:

@@ -6,9 +6,10 @@ from typing import Any
 
 from haast.config import ConfigError
 from haast.parallel.followers import Followers, RankError
+from haast.parallel.leader import RESTED
 
-REST_S = 30.0
-"""How long they may take to forget a model"""
+REST_S = 60.0
+"""How long they may take to forget a model, even one that they are still loading"""
 
 
 class Crew:
@@ -49,7 +50,7 @@ class Crew:
         return self._followers
 
     def rest(self, message: Any) -> bool:
-        """Their model has ended: send them this, which has them forget it and be ready.
+        """Their model has ended: send them this, which has them forget it and say so.
 
         Does not wait until they are: garbage collection may call it, in any thread.
         returns  False if they are gone
@@ -64,10 +65,10 @@ class Crew:
         return True
 
     def leave(self) -> None:
-        """They were closed."""
+        """They are gone, or were closed before they met."""
         assert self._followers is not None
         if self.has_met:
-            self._why_gone = self._followers.failure or "a model could not be loaded"
+            self._why_gone = self._followers.failure
         self._followers = None
         self._is_engaged = False
 
@@ -84,7 +85,7 @@ class Crew:
             )
         try:
             followers.check()
-            followers.wait_ready(REST_S)
+            followers.wait_ready(RESTED, REST_S)
             followers.check()
         except RankError as error:
             raise _gone(str(error)) from None

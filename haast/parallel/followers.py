@@ -17,7 +17,7 @@ from typing import Any
 
 from haast.errors import HaastError
 from haast.parallel.collectives import WAIT_S
-from haast.parallel.leader import BEAT, FAILED, READY
+from haast.parallel.leader import BEAT, FAILED, READY, RESTED
 
 SILENCE_S = 20.0
 """A rank of which nothing comes for so long hangs: it beats every second"""
@@ -84,15 +84,16 @@ class Followers:
         except OSError as error:
             raise self.explained(error) from error
 
-    def wait_ready(self, limit_s: float = math.inf) -> None:
-        """Until all have said so once more. Raises RankError, and ends them if it takes longer."""
+    def wait_ready(self, word: str = READY, limit_s: float = math.inf) -> None:
+        """Until all have said it once more. Raises RankError, and ends them if it takes longer."""
         until = monotonic() + limit_s
         for follower in self._all:
-            while not follower.ready.wait(timeout=0.1):
+            while not follower.said[word].wait(timeout=0.1):
                 self.check()
                 if monotonic() > until:
-                    self._watch.fail(f"{follower.name} was not ready within {limit_s:g} s")
-            follower.ready.clear()
+                    self._watch.fail(f"{follower.name} has not {word} within {limit_s:g} s")
+            for said in follower.said.values():
+                said.clear()
 
     def check(self) -> None:
         """Raises RankError if the ranks cannot go on."""
@@ -125,7 +126,7 @@ class _Follower:
     def __init__(self, module: str, rank: int, name: str) -> None:
         self.rank = rank
         self.name = f"rank {rank} ({name})"
-        self.ready = Event()
+        self.said = {READY: Event(), RESTED: Event()}
         self._socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -207,8 +208,8 @@ class _Watch:
             self.fail(follower.how_ended())
             return
         follower.heard_at, follower.has_beaten = monotonic(), True
-        if kind == READY:
-            follower.ready.set()
+        if kind in follower.said:
+            follower.said[kind].set()
         elif kind == FAILED:
             self.fail(f"{follower.name}: {text}")
         else:

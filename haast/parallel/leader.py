@@ -6,7 +6,7 @@ from threading import Lock, Thread
 from time import sleep
 from typing import Any
 
-BEAT, READY, FAILED = "beat", "ready", "failed"
+BEAT, READY, RESTED, FAILED = "beat", "ready", "rested", "failed"
 """What a follower says"""
 BEAT_S = 1.0
 
@@ -32,6 +32,10 @@ class Leader:
     def say_ready(self) -> None:
         """What was asked for is done."""
         self._say(READY)
+
+    def say_rested(self) -> None:
+        """The last model is forgotten, and whatever was asked for it."""
+        self._say(RESTED)
 
     def say_failed(self, why: str) -> None:
         """This rank cannot go on; rank 0 ends it."""

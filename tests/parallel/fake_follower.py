@@ -15,6 +15,8 @@ def main(fd: int) -> None:
             order = leader.receive()
             if order == "ready":
                 leader.say_ready()
+            elif order == "rest":
+                leader.say_rested()
             elif order == "pid":
                 leader.say_failed(f"my pid is {os.getpid()}")
             elif order == "stop":

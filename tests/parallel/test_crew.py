@@ -20,8 +20,7 @@ from ..serve.conftest import is_alive
 from .test_followers import FAKE, NAMES, own, until  # noqa: F401
 
 START = partial(Followers, FAKE, NAMES)
-REST = "ready"
-"""Which a fake follower answers as a true one does Rest, once it has come to rest"""
+REST = "rest"
 
 
 @pytest.fixture
@@ -55,7 +54,6 @@ def test_the_next_model_has_the_same_processes(crew):
         assert crew.rest(REST) and crew.is_resting
         assert crew.engage(NAMES, START) is first
     assert pids(first) == pids_before and first.failure is None
-    assert not any(follower.ready.is_set() for follower in first._all)
 
 
 def test_one_model_at_a_time(crew):
@@ -112,7 +110,7 @@ def test_one_that_dies_at_rest_is_told_at_the_next_start(crew):
 def test_one_that_does_not_come_to_rest_is_ended(crew, own, monkeypatch):  # noqa: F811
     monkeypatch.setattr(module, "REST_S", 0.5)
     crew.rest("sleep")
-    assert reason(crew) == gone("rank 1 (gpu:1) was not ready within 0.5 s")
+    assert reason(crew) == gone("rank 1 (gpu:1) has not rested within 0.5 s")
     until(lambda: own() == [])
 
 
@@ -127,10 +125,14 @@ def test_one_that_died_at_work(crew):
     assert reason(crew) == why and not crew.is_resting
 
 
-def test_those_that_were_closed(crew):
-    crew._followers.close()
-    crew.leave()
-    assert reason(crew) == gone("a model could not be loaded")
+def test_what_was_said_of_the_last_model_is_forgotten(crew):
+    followers = crew._followers
+    followers.tell("ready")
+    crew.rest(REST)
+    crew.engage(NAMES, START)
+    assert not any(said.is_set() for each in followers._all for said in each.said.values())
+    followers.tell("ready")
+    followers.wait_ready()
 
 
 def test_those_that_this_process_has_not_met_are_replaced(crew):

@@ -6,10 +6,11 @@ import signal
 import weakref
 
 import pytest
+import torch
 
 from haast import LLM
 from haast.config import ConfigError
-from haast.engine import follower
+from haast.engine import follower, loading
 from haast.engine import team as module
 from haast.engine.engine import EngineDeadError
 from haast.parallel.crew import Crew
@@ -71,6 +72,26 @@ def test_the_second_model_has_the_ranks_of_the_first(crew, expected):
     with pytest.raises(EngineDeadError, match="the ranks of this model were closed"):
         said(other)
     assert said(last) == expected[0] and {*children()} - before == {pid}
+
+
+def test_a_model_that_fails_leaves_the_ranks_to_the_next(crew, expected, monkeypatch):
+    """After they have met for it, and before, when nobody has heard that they are ready."""
+    before = {*children()}
+    with monkeypatch.context() as broken:
+        broken.setattr(loading, "assemble", fails)
+        with pytest.raises(ConfigError, match="ran out of memory"):
+            LLM(devices="2xcpu", **OTHER)
+    (pid,) = {*children()} - before
+    with monkeypatch.context() as broken:
+        broken.setattr(module.Team, "join", fails)
+        with pytest.raises(ConfigError, match="ran out of memory"):
+            LLM(devices="2xcpu", **OTHER)
+    llm = LLM(devices="2xcpu", **WISHES)
+    assert said(llm) == expected[0] and {*children()} - before == {pid}
+
+
+def fails(*_, **__):
+    raise torch.OutOfMemoryError("out of memory")
 
 
 def test_a_rank_that_dies_at_rest(crew):
