@@ -1,12 +1,11 @@
 """Few tokens: weights streamed once, each by one warp. See cuda/linear.cu."""
 
-import torch
 from torch import Tensor
 
 from haast.cuda.launcher import launch, multiprocessors
-from haast.ops.check import FLOATS, check_devices, check_tensor
 from haast.ops.dispatch import Kernel
 from haast.ops.hopper import why_no_kernels
+from haast.ops.linear.check import why_rejected
 
 MAX_TOKENS = 16
 _FEW = 8
@@ -27,20 +26,11 @@ _LEAST_RINGS = 64 * 1024
 
 
 def _rejects(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    check_tensor("x", x, FLOATS, None, None)
-    check_tensor("weight", weight, x.dtype, None, x.shape[1])
-    check_devices(x=x, weight=weight)
-    if bias is not None:
-        check_tensor("bias", bias, x.dtype, len(weight), alignment=2)
-        check_devices(x=x, bias=bias)
-    if x.dtype != torch.bfloat16:
-        return f"takes torch.bfloat16, got {x.dtype}"
+    if (reason := why_rejected(x, weight, bias, bias_alignment=2)) is not None:
+        return reason
     if len(x) > MAX_TOKENS:
         return f"takes up to {MAX_TOKENS} tokens, got {len(x)}"
-    row_bytes = 2 * x.shape[1]
-    if row_bytes % _ALIGNMENT or not row_bytes:
-        return f"takes rows of a multiple of {_ALIGNMENT // 2}, got {x.shape[1]}"
-    if len(x) * _pitch(row_bytes) > _MAX_SHARED - _LEAST_RINGS:
+    if len(x) * _pitch(2 * x.shape[1]) > _MAX_SHARED - _LEAST_RINGS:
         return f"{len(x)} rows of {x.shape[1]} do not fit into shared memory"
     return why_no_kernels(x.device)
 

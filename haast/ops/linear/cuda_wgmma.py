@@ -2,20 +2,18 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from haast.cuda.launcher import launch
 from haast.cuda.tensor_map import row_map
-from haast.ops.check import FLOATS, check_devices, check_tensor
 from haast.ops.dispatch import Kernel
 from haast.ops.hopper import why_no_kernels
+from haast.ops.linear.check import BLOCK_K, why_rejected
 from haast.ops.linear.cuda_mma import MAX_TOKENS as FEW_TOKENS
 
 MAX_TOKENS = 256
 _FEW_ROWS = 256
 """Such as a router's: more than a CTA's tokens are taken only with these"""
-_BLOCK_K = 64
 _CTA_TOKENS = 64
 _TILES = ((4, 16, 30), (4, 48, 30), (4, 96, 30), (2, 80, 66))
 """CTAs of a cluster, its weight rows, and as many clusters as run at once on any card"""
@@ -54,7 +52,7 @@ class Tiling:
 
     @property
     def _stage_bytes(self) -> int:
-        return (self.rows + _CTA_TOKENS) * _BLOCK_K * 2 + 2 * 8
+        return (self.rows + _CTA_TOKENS) * BLOCK_K * 2 + 2 * 8
 
 
 def tiling(num_tokens: int, num_rows: int) -> Tiling | None:
@@ -71,18 +69,10 @@ def tiling(num_tokens: int, num_rows: int) -> Tiling | None:
 
 
 def _rejects(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    check_tensor("x", x, FLOATS, None, None)
-    check_tensor("weight", weight, x.dtype, None, x.shape[1])
-    check_devices(x=x, weight=weight)
-    if bias is not None:
-        check_tensor("bias", bias, x.dtype, len(weight), alignment=8)
-        check_devices(x=x, bias=bias)
-    if x.dtype != torch.bfloat16:
-        return f"takes torch.bfloat16, got {x.dtype}"
+    if (reason := why_rejected(x, weight, bias, bias_alignment=8)) is not None:
+        return reason
     if not FEW_TOKENS < len(x) <= MAX_TOKENS:
         return f"takes {FEW_TOKENS + 1} to {MAX_TOKENS} tokens, got {len(x)}"
-    if x.shape[1] % _BLOCK_K or not x.shape[1]:
-        return f"takes rows of a multiple of {_BLOCK_K}, got {x.shape[1]}"
     if len(weight) % 8 or not len(weight):
         return f"takes a multiple of 8 weight rows, got {len(weight)}"
     if tiling(len(x), len(weight)) is None:
@@ -114,7 +104,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         shared_bytes=tile.shared_bytes,
         args=(
             *(row_map(x, _CTA_TOKENS), row_map(weight, tile.rows), bias, out),
-            *(num_tokens, num_rows, k // _BLOCK_K, tile.stages, _EARLY_STAGES),
+            *(num_tokens, num_rows, k // BLOCK_K, tile.stages, _EARLY_STAGES),
         ),
     )
     return out
