@@ -11,8 +11,9 @@ from haast.config import ModelConfig
 BF16 = 2
 NVLINK_B_PER_S = 360e9
 """Of 450 GB/s each way between the GPUs of a host, what large all-reduces reach; an assumption"""
-ALL_REDUCE_S = 8e-6
-"""Of the hidden state of one token over peer memory; a target"""
+ALL_REDUCE_S = 2.9e-6
+"""Of the hidden state of one token over peer memory, measured between two H200 (LOG.md); between
+more GPUs taken to be the same"""
 KEYS_SHARE = 0.8
 """Of the read ceiling at which long contexts are read (LOG.md: 75 to 90 %)"""
 SCORES_FLOP_PER_S = 500e12
