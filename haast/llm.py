@@ -53,12 +53,12 @@ class LLM:
         prepared = prepare(config)
         self.plan = prepared.plan
         self.found = prepared.found
-        loading = Loading(prepared, progress)
-        self.tokenizer = Tokenizer(prepared.tokenizer)
-        template = config.chat_template and ChatTemplate(config.chat_template, self.tokenizer)
-        self._prompts = PromptBuilder(self.tokenizer, template or None)
-        grammars = LlGrammars(self.tokenizer, prepared.config.vocab_size)
-        self._loaded = loading.finish(self.tokenizer.stop_ids, grammars)
+        with Loading(prepared, progress) as loading:
+            self.tokenizer = Tokenizer(prepared.tokenizer)
+            template = config.chat_template and ChatTemplate(config.chat_template, self.tokenizer)
+            self._prompts = PromptBuilder(self.tokenizer, template or None)
+            grammars = LlGrammars(self.tokenizer, prepared.config.vocab_size)
+            self._loaded = loading.finish(self.tokenizer.stop_ids, grammars)
         self.engine = self._loaded.engine
         self.device = self._loaded.model.device
         self.load_s = time.perf_counter() - started

@@ -50,7 +50,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 // ---- programmatic dependent launch
 
 // Nothing that an earlier kernel of the stream wrote may be read, and nothing that it reads may be
-// written, before this.
+// written, before this; but for what has come before that kernel let this one start (moe_mma.cu).
 __device__ __forceinline__ void wait_for_previous_kernel() {
   delay_some();
   asm volatile("griddepcontrol.wait;" ::: "memory");

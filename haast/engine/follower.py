@@ -47,8 +47,6 @@ def main(fd: int) -> None:
 def _work(leader: Leader) -> None:
     """For one model."""
     runner = _join(leader)
-    gc.collect()
-    gc.freeze()  # a look at all there is for garbage takes 0.1 s, for which all ranks would wait
     while runner is not None and not isinstance(message := leader.receive(), Rest):
         runner.compute(message)
 
@@ -63,6 +61,8 @@ def _forget() -> None:
 def _join(leader: Leader) -> TorchRunner | None:
     """None if the model is given up before all have loaded it."""
     start = leader.receive()
+    if isinstance(start, Rest):
+        return None
     assert isinstance(start, Start), start
     prepared = prepare(start.config, start.rank, start.plan)
     place = prepared.place
@@ -76,6 +76,8 @@ def _join(leader: Leader) -> TorchRunner | None:
     store = come_to(join.port, size)
     ranks = connect(place.device, store, place.rank, size, prepared.config.hidden_size)
     runner = make_runner(prepared.model(parameters, ranks), start.plan)
+    gc.collect()
+    gc.freeze()  # a look at all there is for garbage takes 0.1 s, for which all ranks would wait
     leader.say_ready()
     return runner
 

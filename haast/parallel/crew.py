@@ -39,6 +39,7 @@ class Crew:
         names  of all ranks' devices
         """
         if self._is_engaged:
+            gc.unfreeze()  # a bench freezes what it has loaded
             gc.collect()
         if self._followers is not None:
             self._check(self._followers, names)

@@ -48,10 +48,11 @@ def load_engine(config: EngineConfig, tell: Tell) -> tuple[Engine, EngineInfo]:
     progress = lambda done, total: tell(Progress(done, total))
     prepared = prepare(config)
     tell(Found(str(prepared.tokenizer)))
-    plan, loading = prepared.plan, Loading(prepared, progress)
-    tokenizer = Tokenizer(prepared.tokenizer)
-    grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
-    loaded = loading.finish(tokenizer.stop_ids, grammars)
+    plan = prepared.plan
+    with Loading(prepared, progress) as loading:
+        tokenizer = Tokenizer(prepared.tokenizer)
+        grammars = LlGrammars(tokenizer, prepared.config.vocab_size)
+        loaded = loading.finish(tokenizer.stop_ids, grammars)
     if loaded.runner.team is not None:
         loaded.runner.team.when_failed(_leave_with_rank)
     return loaded.engine, EngineInfo(

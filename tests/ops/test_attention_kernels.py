@@ -140,8 +140,8 @@ def same(got, expected, window):
 
 
 @pytest.mark.parametrize("window", [None, 128])
-def test_decodes_do_not_depend_on_the_batch(window, cache):
-    """Alone, among others, in another order, with a wider page table."""
+def test_decodes_alone_and_among_others(window, cache):
+    """In another order, with a narrower page table: the same but for how pages are split."""
     case = gpu_case(DECODES, window, cache=cache)
     together = run_twice(DECODE, case, window)
     meta = case.meta

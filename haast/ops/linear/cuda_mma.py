@@ -26,7 +26,7 @@ _LEAST_RINGS = 64 * 1024
 
 
 def _rejects(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    if (reason := why_rejected(x, weight, bias, bias_alignment=2)) is not None:
+    if (reason := why_rejected(x, weight, bias)) is not None:
         return reason
     if len(x) > MAX_TOKENS:
         return f"takes up to {MAX_TOKENS} tokens, got {len(x)}"

@@ -22,6 +22,7 @@ _SHARED = 168 * 1024
 _EARLY_STAGES = 4
 """Weights on their way before tokens are: more would hold those up"""
 _THREADS = 160
+_BIAS_ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,14 @@ def tiling(num_tokens: int, num_rows: int) -> Tiling | None:
 
 
 def _rejects(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    if (reason := why_rejected(x, weight, bias, bias_alignment=8)) is not None:
+    if (reason := why_rejected(x, weight, bias)) is not None:
         return reason
     if not FEW_TOKENS < len(x) <= MAX_TOKENS:
         return f"takes {FEW_TOKENS + 1} to {MAX_TOKENS} tokens, got {len(x)}"
     if len(weight) % 8 or not len(weight):
         return f"takes a multiple of 8 weight rows, got {len(weight)}"
+    if bias is not None and bias.device.type == "cuda" and bias.data_ptr() % _BIAS_ALIGNMENT:
+        return f"takes a bias at a multiple of {_BIAS_ALIGNMENT} bytes"
     if tiling(len(x), len(weight)) is None:
         return f"has no tile for {len(weight)} weight rows of {len(x)} tokens"
     return why_no_kernels(x.device)
