@@ -142,6 +142,16 @@ def test_a_rank_that_cannot_load_is_told(monkeypatch):
     until(lambda: {*children()} == before)
 
 
+def test_ranks_leave_if_something_else_cannot_be_loaded(tmp_path):
+    template = tmp_path / "bad.jinja"
+    template.write_text("{% if %}")
+    before = children()
+    with pytest.raises(HaastError, match="bad.jinja, line 1: ") as raised:
+        LLM(devices="2xcpu", chat_template=template, **WISHES)
+    assert children() == before
+    del raised  # until here its traceback holds what was being loaded
+
+
 @pytest.mark.parametrize(
     "number, reason",
     [
