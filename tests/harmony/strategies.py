@@ -21,7 +21,8 @@ HOSTILE = [
 ]
 plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 texts = st.lists(plain | st.sampled_from(HOSTILE), max_size=4).map("".join)
-names = st.from_regex(r"[a-z_][a-z0-9_.-]{0,10}", fullmatch=True)
+names = st.from_regex(r"[a-z_]([a-z0-9_.-]{0,9}[a-z0-9_-])?", fullmatch=True)
+"""The parser takes a dot behind a name for none of it"""
 functions = names.map("functions.".__add__)
 
 PARAMETERS = {
