@@ -21,7 +21,7 @@ from haast.parallel.collectives import Ranks, come_to, meeting_place
 from haast.parallel.connect import connect
 from haast.parallel.followers import Followers
 from haast.parallel.gpu import GpuRanks
-from haast.parallel.leader import Leader
+from haast.parallel.leader import READY, Leader
 
 CALLS = 20
 """In one replay of a graph"""
@@ -58,7 +58,7 @@ def measure(devices: str, hidden_size: int, num_rows: tuple[int, ...]) -> list[d
     try:
         followers.tell_each(lambda rank: task._replace(rank=rank))
         rows = _run(task, store)
-        followers.wait_ready()
+        followers.wait_for(READY)
     except Exception as error:  # whatever it is, the other ranks wait for this one
         if isinstance(error, BenchError):
             raise

@@ -1,4 +1,4 @@
-"""Wishes -> an engine that is ready to generate."""
+"""Wishes -> a plan, from headers alone; parameters -> an engine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -17,6 +17,7 @@ from haast.parallel.connect import connect
 from haast.parallel.crew import Crew
 from haast.parallel.followers import Followers, RankError
 from haast.parallel.gpu import check_group_is_free
+from haast.parallel.leader import READY
 
 MODULE = "haast.engine.follower"
 CREW = Crew()
@@ -85,7 +86,7 @@ class Team:
     def join(self, hidden_size: int) -> Ranks:
         """Once rank 0 has loaded its share, too. Raises RankError if another could not."""
         followers, place = self.followers, self._place
-        followers.wait_ready()
+        followers.wait_for(READY)
         size = len(place.devices)
         store, port = meeting_place(size)
         is_gpu = place.device.type == "cuda"
@@ -94,7 +95,7 @@ class Team:
         with self._all_or_none(Join(port)), self.waiting() if is_gpu else nullcontext():
             ranks = connect(place.device, store, place.rank, size, hidden_size)
         self._joined.append(ranks)
-        followers.wait_ready()
+        followers.wait_for(READY)
         return ranks
 
     def hold(self, captured: Captured) -> None:

@@ -1,13 +1,11 @@
 """The gpt-oss forward pass, written once over ops."""
 
-from dataclasses import fields
-
 from torch import Tensor
 
 from haast import ops
 from haast.config import ModelConfig
 from haast.model.kv_cache import KVCache
-from haast.model.parameters import LayerParameters, Parameters
+from haast.model.parameters import Parameters
 from haast.parallel.collectives import Ranks
 
 
@@ -83,11 +81,8 @@ class GptOss:
 
     def step_network(self, kv: KVCache) -> ops.StepNetwork:
         """What `ops.DecodeStep` computes steps of."""
-        names = [field.name for field in fields(LayerParameters)]
         layers = tuple(
-            ops.StepLayer(
-                **{name: getattr(own, name) for name in names}, k_cache=k, v_cache=v, window=window
-            )
+            ops.StepLayer(**vars(own), k_cache=k, v_cache=v, window=window)
             for own, (k, v), window in zip(
                 self.parameters.layers, kv.layers, self.config.windows, strict=True
             )
@@ -103,7 +98,7 @@ class GptOss:
         )
 
     def _attention(
-        self, x: Tensor, index: int, layer: LayerParameters, meta: ops.StepMeta, kv: KVCache
+        self, x: Tensor, index: int, layer: ops.LayerParameters, meta: ops.StepMeta, kv: KVCache
     ) -> Tensor:
         qkv = ops.linear(x, layer.qkv_weight, layer.qkv_bias)
         window, cache = self.config.windows[index], kv.layers[index]
@@ -112,7 +107,7 @@ class GptOss:
         out = ops.attention(q, *cache, layer.sinks, meta, window)
         return ops.linear(out.flatten(1), layer.out_weight, layer.out_bias)
 
-    def _experts(self, x: Tensor, layer: LayerParameters) -> Tensor:
+    def _experts(self, x: Tensor, layer: ops.LayerParameters) -> Tensor:
         config = self.config
         scores = ops.linear(x, layer.router_weight, layer.router_bias)
         routing = ops.route(scores, config.num_active_experts)

@@ -1,4 +1,4 @@
-"""The numbers of one network, by role. Every tensor as the ops want it."""
+"""The numbers of one network, by role; those of a layer in haast/ops/layer_parameters.py."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -8,45 +8,13 @@ import torch
 from torch import Tensor
 
 from haast.mxfp4 import HopperLayout
-from haast.ops import ExpertWeights
+from haast.ops import ExpertWeights, LayerParameters
 
 EXPERT_LAYOUTS = {
     "up_weight": HopperLayout(paired=True),
     "down_weight": HopperLayout(paired=False),
 }
 """The order in which kernels read the experts; pairs of gate and up rows stay together"""
-
-
-@dataclass(frozen=True)
-class LayerParameters:
-    """One layer. Dense tensors bf16 (fp32 in tests); letters as in ARCHITECTURE.md."""
-
-    attn_norm: Tensor
-    """[H]"""
-    qkv_weight: Tensor
-    """[(Hq + 2 Hkv) D, H], rows q, k, v"""
-    qkv_bias: Tensor
-    """[(Hq + 2 Hkv) D]"""
-    sinks: Tensor
-    """[Hq]"""
-    out_weight: Tensor
-    """[H, Hq D]"""
-    out_bias: Tensor
-    """[H]"""
-    mlp_norm: Tensor
-    """[H]"""
-    router_weight: Tensor
-    """[E, H]"""
-    router_bias: Tensor
-    """[E]"""
-    up_weight: ExpertWeights
-    """[E, 2I, H], even rows gate, odd rows up"""
-    up_bias: Tensor
-    """[E, 2I]"""
-    down_weight: ExpertWeights
-    """[E, H, I]"""
-    down_bias: Tensor
-    """[E, H]"""
 
 
 @dataclass(frozen=True)

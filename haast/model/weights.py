@@ -12,11 +12,11 @@ from torch import Tensor
 from haast.config import Encoding, EncodingWish
 from haast.model.checkpoint import Checkpoint, CheckpointError
 from haast.model.layouts import EXPERT_ROLES, OUTER_ROLES, Source
-from haast.model.parameters import EXPERT_LAYOUTS, LayerParameters, Parameters
+from haast.model.parameters import EXPERT_LAYOUTS, Parameters
 from haast.model.safetensors_file import StoredTensor, read_bytes
 from haast.model.shares import stored_parts
 from haast.mxfp4 import GROUP, MAX_ELEMENT, MAX_SCALE, SCALE_NAN, Mxfp4Weight, dequantize, to_grid
-from haast.ops import ExpertWeights
+from haast.ops import ExpertWeights, LayerParameters
 from haast.parallel.share import Share
 
 Progress = Callable[[int, int], None]

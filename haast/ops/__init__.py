@@ -23,6 +23,7 @@ from haast.ops.decode_step import (
 )
 from haast.ops.dispatch import REFERENCE, Kernel, Op, Verdict, pin
 from haast.ops.hopper import why_no_kernels
+from haast.ops.layer_parameters import LayerParameters
 from haast.ops.linear import linear
 from haast.ops.moe import ExpertWeights, Routing, grouped_matmul, moe_down, moe_up, route
 from haast.ops.rms_norm import add_rms_norm, rms_norm
@@ -57,6 +58,7 @@ __all__ = [
     "DecodeStep",
     "ExpertWeights",
     "Kernel",
+    "LayerParameters",
     "Masks",
     "Op",
     "Penalties",

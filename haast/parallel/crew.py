@@ -86,7 +86,7 @@ class Crew:
             )
         try:
             followers.check()
-            followers.wait_ready(RESTED, REST_S)
+            followers.wait_for(RESTED, REST_S)
             followers.check()
         except RankError as error:
             raise _gone(str(error)) from None

@@ -84,7 +84,7 @@ class Followers:
         except OSError as error:
             raise self.explained(error) from error
 
-    def wait_ready(self, word: str = READY, limit_s: float = math.inf) -> None:
+    def wait_for(self, word: str, limit_s: float = math.inf) -> None:
         """Until all have said it once more. Raises RankError, and ends them if it takes longer."""
         until = monotonic() + limit_s
         for follower in self._all:

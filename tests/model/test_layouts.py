@@ -18,7 +18,8 @@ from haast.model.layouts import (
     detect_layout,
     role_axes,
 )
-from haast.model.parameters import LayerParameters, Parameters
+from haast.model.parameters import Parameters
+from haast.ops import LayerParameters
 
 from .helpers import TINY
 

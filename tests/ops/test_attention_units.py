@@ -2,15 +2,24 @@
 no GPU."""
 
 import random
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from haast.cuda.build import SOURCES
+from haast.ops.attention import cuda_decode
 from haast.ops.attention.cuda_decode import num_splits
 
-PAGE, LEAST_SPLIT, MAX_SPLITS = 128, 2, 32
-"""As there"""
+LEAST_SPLIT, MAX_SPLITS = cuda_decode._LEAST_SPLIT, cuda_decode._MAX_SPLITS
+
+
+def test_host_and_kernel_split_alike():
+    found = {}
+    for name in ("attention.cuh", "attention_decode.cu"):
+        found |= re.findall(r"constexpr int (\w+) = (\d+);", (SOURCES / name).read_text())
+    assert (found["LEAST_SPLIT"], found["MAX_SPLITS"]) == (str(LEAST_SPLIT), str(MAX_SPLITS))
 
 
 def parts(pages, heads, ctas):

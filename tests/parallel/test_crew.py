@@ -15,6 +15,7 @@ from haast.parallel import crew as module
 from haast.parallel.crew import Crew
 from haast.parallel.followers import Followers
 from haast.parallel.gpu import check_group_is_free
+from haast.parallel.leader import READY
 
 from ..serve.conftest import is_alive
 from .test_followers import FAKE, NAMES, own, until  # noqa: F401
@@ -132,7 +133,7 @@ def test_what_was_said_of_the_last_model_is_forgotten(crew):
     crew.engage(NAMES, START)
     assert not any(said.is_set() for each in followers._all for said in each.said.values())
     followers.tell("ready")
-    followers.wait_ready()
+    followers.wait_for(READY)
 
 
 def test_those_that_this_process_has_not_met_are_replaced(crew):

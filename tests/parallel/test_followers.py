@@ -11,6 +11,7 @@ import pytest
 
 from haast.parallel import followers as module
 from haast.parallel.followers import Followers, RankError
+from haast.parallel.leader import READY
 
 from ..serve.conftest import children, is_alive, no_child_is_left  # noqa: F401
 
@@ -31,7 +32,7 @@ def followers(own):
     """Two, of which both have answered once."""
     made = Followers(FAKE, NAMES)
     made.tell("ready")
-    made.wait_ready()
+    made.wait_for(READY)
     yield made
     made.close()
 
@@ -54,7 +55,7 @@ def failure_of(followers):
 
 def test_they_are_ready_when_told_and_only_then(followers, own):
     followers.tell("ready")
-    followers.wait_ready()
+    followers.wait_for(READY)
     assert len(own()) == 2 and followers.failure is None
 
 
@@ -81,7 +82,7 @@ def test_one_that_says_why_it_cannot_go_on(followers):
     tell_one(followers, 1, "pid")
     assert failure_of(followers) == f"rank 1 (gpu:1): my pid is {pid}"
     with pytest.raises(RankError):
-        followers.wait_ready()
+        followers.wait_for(READY)
 
 
 def test_one_that_stands_still_is_found(followers, own, monkeypatch):
@@ -139,7 +140,7 @@ def test_whoever_is_closed_leaves(followers, own, order, monkeypatch):
 def test_they_leave_when_nobody_knows_them_any_more(own):
     made = Followers(FAKE, NAMES)
     made.tell("ready")
-    made.wait_ready()
+    made.wait_for(READY)
     assert len(own()) == 2
     del made
     gc.collect()
@@ -149,9 +150,10 @@ def test_they_leave_when_nobody_knows_them_any_more(own):
 PARENT = f"""
 import os, signal
 from haast.parallel.followers import Followers
+from haast.parallel.leader import READY
 made = Followers({FAKE!r}, ["a", "b", "c"])
 made.tell("ready")
-made.wait_ready()
+made.wait_for(READY)
 made.tell("sleep")
 print(*(f.process.pid for f in made._all), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -8,10 +8,10 @@ import torch
 
 from haast.model import safetensors_file
 from haast.model.checkpoint import open_checkpoint
-from haast.model.parameters import LayerParameters
 from haast.model.random_weights import random_parameters
 from haast.model.weights import load_parameters
 from haast.mxfp4 import Mxfp4Weight, SwizzledWeight
+from haast.ops import LayerParameters
 from haast.parallel.share import ONCE, shares_of
 
 from ..model.conftest import tiny  # noqa: F401

@@ -8,7 +8,7 @@ from torch import Tensor
 from haast.mxfp4 import GROUP, SwizzledWeight
 from haast.ops.attention.check import GROUP_HEADS, HEAD_DIM
 from haast.ops.decode_step import tasks
-from haast.ops.moe import ExpertWeights
+from haast.ops.layer_parameters import LayerParameters
 
 MAX_LAYERS = 64
 MAX_EXPERTS = 128
@@ -22,22 +22,9 @@ NUM_RANKS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, eq=False)
-class StepLayer:
-    """One layer: its weights, its cache, the keys that its queries see (None: all)."""
+class StepLayer(LayerParameters):
+    """One layer: its parameters, its cache, the keys that its queries see (None: all)."""
 
-    attn_norm: Tensor
-    qkv_weight: Tensor
-    qkv_bias: Tensor
-    sinks: Tensor
-    out_weight: Tensor
-    out_bias: Tensor
-    mlp_norm: Tensor
-    router_weight: Tensor
-    router_bias: Tensor
-    up_weight: ExpertWeights
-    up_bias: Tensor
-    down_weight: ExpertWeights
-    down_bias: Tensor
     k_cache: Tensor
     v_cache: Tensor
     window: int | None
