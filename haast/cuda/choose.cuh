@@ -29,6 +29,33 @@ __device__ __forceinline__ void choose_of_keys(uint32_t (&keys)[LANE_EXPERTS], i
   }
 }
 
+// The same of bf16 logits in one look each: keys are those of `key_of_bf16`, and are used up.
+template <int LANE_EXPERTS, int CHOICES>
+__device__ __forceinline__ uint32_t choose_of_bf16_keys(uint32_t (&keys)[LANE_EXPERTS], int lane) {
+  uint32_t own = 0;
+#pragma unroll
+  for (int c = 0; c < CHOICES; ++c) {
+    uint32_t best = 0;
+#pragma unroll
+    for (int i = 0; i < LANE_EXPERTS; ++i) best = max(best, keys[i]);
+    best = __reduce_max_sync(~0u, best);
+#pragma unroll
+    for (int i = 0; i < LANE_EXPERTS; ++i)
+      if (keys[i] == best) keys[i] = 0;
+    if (lane == c) own = best;
+  }
+  return own;
+}
+
+// In the order of logits, and of equal ones the lower expert first; never 0.
+__device__ __forceinline__ uint32_t key_of_bf16(float logit, int expert) {
+  return (key_of(logit) & 0xFFFF0000u) | (0xFFFFu - expert);
+}
+__device__ __forceinline__ int expert_of_key(uint32_t key) { return 0xFFFF - (key & 0xFFFF); }
+__device__ __forceinline__ float logit_of_key(uint32_t key) {
+  return __uint_as_float(__float_as_uint(value_of(key)) & 0xFFFF0000u);
+}
+
 // Softmax over the choices: the weight of this lane's.
 __device__ __forceinline__ float choice_weight(uint32_t key, int choices, int lane) {
   const float top = value_of(__shfl_sync(~0u, key, 0));

@@ -108,6 +108,16 @@ __device__ __forceinline__ bool is_complete(uint32_t bar, uint32_t parity) {
   return done;
 }
 
+// A count in shared memory, and what was written before it was.
+__device__ __forceinline__ uint32_t load_acquire_shared(const uint32_t* at) {
+  uint32_t v;
+  asm volatile("ld.acquire.cta.shared::cta.u32 %0, [%1];" : "=r"(v) : "r"(smem_u32(at)) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_release_shared(uint32_t* at, uint32_t v) {
+  asm volatile("st.release.cta.shared::cta.u32 [%0], %1;" ::"r"(smem_u32(at)), "r"(v) : "memory");
+}
+
 // Where a ring of stages stands; every role walks it in step.
 template <int STAGES>
 struct Ring {

@@ -33,6 +33,7 @@ constexpr int MAX_DENSE_BLOCKS = 72;  // Hq D up to 4608
 constexpr int MAX_SHARE_TILE_BLOCKS = 24;   // of one of several ranks: I up to 1536
 constexpr int MAX_SHARE_DENSE_BLOCKS = 48;  // Hq D up to 3072
 constexpr int MOST_RANKS = 8;
+constexpr int MOST_CTAS = 160;  // more than any Hopper GPU has SMs
 constexpr int STAMPS = 8;
 
 // Written once by the host (haast/ops/decode_step); letters as in ARCHITECTURE.md.
@@ -84,25 +85,30 @@ __device__ __forceinline__ Run share_of(int things) {
 // A dense weight's rows of this CTA, and how they lie in slots.
 struct Rows {
   Run rows;
-  int at_once, row_bytes;
+  int at_once, row_bytes, slots, under_way;
 
   __device__ void set(int num_rows, int k) {
     rows = share_of(num_rows);
     row_bytes = 2 * k;
     at_once = min(DENSE_ROWS, SLOT_BYTES / (row_bytes + ROW_GAP));
+    slots = divide_up(rows.end - rows.begin, at_once);
   }
-  __device__ int slots() const { return divide_up(rows.end - rows.begin, at_once); }
 };
 
 // Tiles of 16 rows of the chosen experts, one a slot: unit is tile unit % tiles of choice unit / tiles.
 struct Tiles {
-  Run units;  // this CTA's of down
-  int tiles, blocks;
+  Run units;  // of this CTA, where it has a run of them
+  int dealt;  // of this CTA, where they are dealt out one by one
+  int tiles, blocks, first_choice, last_choice, under_way;
 
   __device__ void set(int n, int k) {
-    units = share_of(CHOICES * (n / TILE_ROWS));
     tiles = n / TILE_ROWS;
     blocks = k / BLOCK_K;
+    const int all = CHOICES * tiles, ctas = gridDim.x, cta = blockIdx.x;
+    units = share_of(all);
+    dealt = all > cta ? divide_up(all - cta, ctas) : 0;
+    first_choice = units.begin / tiles;
+    last_choice = units.end > units.begin ? (units.end - 1) / tiles : first_choice - 1;
   }
 };
 
@@ -110,14 +116,16 @@ struct Tiles {
 struct Spans {
   const int* table;
   int kv_len, first_visible, first_strip, strips, splits;
+  Run own;  // strips of the CTA's first split
 
-  __device__ void set(const int* pages, int kv_length, int window) {
+  __device__ void set(const int* pages, int kv_length, int window, int split) {
     table = pages;
     kv_len = kv_length;
     first_visible = window ? max(0, kv_len - window) : 0;
     first_strip = first_visible / STRIP;
     strips = divide_up(kv_len, STRIP) - first_strip;
     splits = min(MOST_SPLITS, divide_up(strips, STEP_WARPS));
+    own = split < splits ? run_of(split) : Run{0, 0};
   }
   // Those of a split, counted from first_strip.
   __device__ Run run_of(int split) const {
@@ -136,7 +144,8 @@ enum class Part : int { QKV, OUT, UP, DOWN, HEAD, NONE };
 
 struct Content {
   Part part;
-  int layer, index;  // its first row, or its unit
+  int layer, index;  // its first row, or its tile
+  int choice;
 };
 
 struct Sums {
@@ -153,12 +162,15 @@ struct alignas(128) Memory {
   Content contents[CONTENTS];
   int experts[2][CHOICES];         // by the parity of the layer
   float weights[2][CHOICES];
-  uint64_t full[SLOTS], empty[SLOTS], sum_full[SUM_SLOTS], sum_empty[SUM_SLOTS], routed, fetched;
+  uint32_t sent;  // slots that are on their way, or were
+  uint64_t full[SLOTS], empty[SLOTS], sum_full[SUM_SLOTS], sum_empty[SUM_SLOTS], routed, weighed, fetched;
   // What the roles need again and again; registers are for what they multiply.
   Rows qkv, out, head;
   Tiles up, down;
   Spans all_keys, window_keys;
+  int first_split, first_head;  // of attention
   int position, slot, window_slot;
+  alignas(16) float angles[2][HEAD_DIM / 2];  // cos and sin of the position
   int pages[2][STEP_WARPS];  // of the warps' strips in the CTA's first split: all keys, window
   Network net;
   Layer layers[LAYERS_AT_HAND];  // this one, those around it
@@ -186,6 +198,11 @@ static_assert(sizeof(Memory) <= 227 * 1024);
 //   from CTAs with tiles of the experts, and say nothing of one that has none and still reads o's.
 // The first layer of a step is no other: tags count on, all ranks run the same steps, and a rank's step
 // ends before its next one begins.
+//
+// Before the first layer rank 0 sends the token that it has sampled, in two halves: nobody has parts of
+// o of a step before it has read that step's. After the head a CTA of another rank tells rank 0 that its
+// logits are there: rank 0 waits for all of them before its step ends, and only then begins another,
+// without which no rank comes to its end again.
 template <int RANKS>
 struct Inbox {
   static __device__ __forceinline__ int middle(uint32_t tag, int rank, int hidden) {
@@ -193,6 +210,10 @@ struct Inbox {
   }
   static __device__ __forceinline__ int terms(int rank, int choice, int hidden) {
     return (2 * RANKS + rank * CHOICES + choice) * hidden;
+  }
+  static __device__ __forceinline__ int token(int hidden) { return terms(RANKS, 0, hidden); }
+  static __device__ __forceinline__ int done(int rank, int cta, int hidden) {
+    return token(hidden) + 2 + rank * MOST_CTAS + cta;
   }
 };
 

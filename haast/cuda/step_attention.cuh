@@ -21,18 +21,27 @@ __device__ __forceinline__ uint4 load_once(const bf16* at) {
   return v;
 }
 
-// Eight tagged words as eight bf16.
+// Eight tagged words as eight bf16; those that nobody wants are there, and zeros.
 struct Eight {
   uint4 a, b;
 
+  __device__ __forceinline__ Eight(bool is_wanted, uint32_t tag) {
+    const uint32_t word = unread(is_wanted, tag);
+    a = b = make_uint4(word, word, word, word);
+  }
   __device__ __forceinline__ uint32_t load(const uint32_t* at, uint32_t tag) {
-    a = load_words4(at);
-    b = load_words4(at + 4);
+    reload(a, at, wrong(a, tag));
+    reload(b, at + 4, wrong(b, tag));
     return wrong(a, tag) | wrong(b, tag);
   }
   __device__ __forceinline__ uint4 packed() const {
     return make_uint4(pair_of(a.x, a.y), pair_of(a.z, a.w), pair_of(b.x, b.y), pair_of(b.z, b.w));
   }
+};
+
+// Of a lane: of the key, rotated, dimensions 8 t and 32 + 8 t on; of the value those from 8 g on.
+struct Newest {
+  uint4 low, high, value;
 };
 
 // A lane's of head g: columns 2 t and 2 t + 1 of each tile.
@@ -50,13 +59,14 @@ struct Running {
 // Lane (g, t) of a warp and its strip of a kv head.
 template <int RANKS>
 struct Strips {
+  const Memory& m;
   const Network& net;
   int g, t;
   // K: of key 8 n + g, dimensions 8 t and 32 + 8 t on; V: of keys 8 n + 2 t and the next one,
   // dimensions from 8 g on.
   uint4 k[TILES][2], v[TILES][2];
 
-  __device__ Strips(const Network& n, int lane) : net(n), g(lane / 4), t(lane % 4) {}
+  __device__ Strips(const Memory& mem, int lane) : m(mem), net(mem.net), g(lane / 4), t(lane % 4) {}
 
   // Of a cache, where a position lies in its page.
   __device__ __forceinline__ int64_t row_of(int page, int head, int at) const {
@@ -79,51 +89,51 @@ struct Strips {
     }
   }
 
-  __device__ __forceinline__ void rotate(uint4& first, uint4& second, int position) const {
-    const int64_t at = static_cast<int64_t>(position) * (HEAD_DIM / 2) + 8 * t;
-    const float4* c = reinterpret_cast<const float4*>(net.cos + at);
-    const float4* s = reinterpret_cast<const float4*>(net.sin + at);
+  __device__ __forceinline__ void rotate(uint4& first, uint4& second) const {
+    const float4* c = reinterpret_cast<const float4*>(m.angles[0] + 8 * t);
+    const float4* s = reinterpret_cast<const float4*>(m.angles[1] + 8 * t);
     const float4 cos[2] = {c[0], c[1]}, sin[2] = {s[0], s[1]};
     rotate_eight(first, second, cos, sin);
   }
 
-  // Rotated query of head g: dimensions 8 t and 32 + 8 t on.
-  __device__ __forceinline__ void query(int head, uint32_t tag, int position, uint4 (&q)[2]) const {
+  // Rotated query of head g, dimensions 8 t and 32 + 8 t on; and the newest key and value, if wanted.
+  __device__ __forceinline__ void query(int head, uint32_t tag, bool wants_newest, uint4 (&q)[2],
+                                        Newest& newest) const {
     const uint32_t* at = net.qkv + (head * GROUP_HEADS + g) * HEAD_DIM + 8 * t;
-    Eight first, second;
-    poll_step<RANKS>([&] { return first.load(at, tag) | second.load(at + 32, tag); });
-    q[0] = first.packed();
-    q[1] = second.packed();
-    rotate(q[0], q[1], position);
-  }
-
-  // The new key and value: to the cache, and to the lanes that multiply them.
-  __device__ __forceinline__ void append(const Layer& layer, Strip s, int head, int slot,
-                                         uint32_t tag, int key, int position) {
     const uint32_t* keys = net.qkv + (net.num_heads + head) * HEAD_DIM + 8 * t;
     const uint32_t* values =
         net.qkv + (net.num_heads + net.num_kv_heads + head) * HEAD_DIM + 8 * g;
-    Eight first, second, value;
+    Eight first(true, tag), second(true, tag);
+    Eight low(wants_newest, tag), high(wants_newest, tag), value(wants_newest, tag);
     poll_step<RANKS>([&] {
-      return first.load(keys, tag) | second.load(keys + 32, tag) | value.load(values, tag);
+      return (first.load(at, tag) | second.load(at + 32, tag)) |
+             (low.load(keys, tag) | high.load(keys + 32, tag) | value.load(values, tag));
     });
-    uint4 low = first.packed(), high = second.packed();
-    rotate(low, high, position);
+    q[0] = first.packed();
+    q[1] = second.packed();
+    rotate(q[0], q[1]);
+    newest = {low.packed(), high.packed(), value.packed()};
+    rotate(newest.low, newest.high);
+  }
+
+  // To the cache, and to the lanes that multiply them.
+  __device__ __forceinline__ void append(const Layer& layer, Strip s, int head, int slot, int key,
+                                         const Newest& newest) {
     const int in_strip = key - s.first_key;
 #pragma unroll
     for (int n = 0; n < TILES; ++n) {
-      if (8 * n + g == in_strip) k[n][0] = low, k[n][1] = high;
-      if (8 * n + 2 * t == in_strip) v[n][0] = value.packed();
-      if (8 * n + 2 * t + 1 == in_strip) v[n][1] = value.packed();
+      if (8 * n + g == in_strip) k[n][0] = newest.low, k[n][1] = newest.high;
+      if (8 * n + 2 * t == in_strip) v[n][0] = newest.value;
+      if (8 * n + 2 * t + 1 == in_strip) v[n][1] = newest.value;
     }
     if (slot < 0) return;
     const int64_t row = row_of(slot / PAGE_SIZE, head, slot);
     if (g == 0) {
       uint4* to = reinterpret_cast<uint4*>(layer.k_cache + row * HEAD_DIM);
-      to[t] = low;
-      to[t + 4] = high;
+      to[t] = newest.low;
+      to[t + 4] = newest.high;
     }
-    if (t == 0) reinterpret_cast<uint4*>(layer.v_cache + row * HEAD_DIM)[g] = value.packed();
+    if (t == 0) reinterpret_cast<uint4*>(layer.v_cache + row * HEAD_DIM)[g] = newest.value;
   }
 
   __device__ __forceinline__ void multiply_keys(const uint4 (&q)[2],
@@ -230,9 +240,13 @@ struct Attention {
     asm volatile("" : "+r"(warp), "+r"(lane));  // as Math::forget in decode_step.cu
     const int heads = static_cast<int>(m.net.num_kv_heads), units = heads * spans.splits;
     for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
-      const int split = unit / heads, head = unit % heads;
-      const Run strips = spans.run_of(split);
       const bool is_first = unit == static_cast<int>(blockIdx.x);
+      int split = m.first_split, head = m.first_head;
+      Run strips = spans.own;
+      if (!is_first) {
+        split = unit / heads, head = unit % heads;
+        strips = spans.run_of(split);
+      }
       const float sink =
           load_early_bf16(layer.sinks + head * GROUP_HEADS + warp % GROUP_HEADS) * LOG2_E;
       Running r;
@@ -248,17 +262,21 @@ struct Attention {
 
  private:
   __device__ __forceinline__ void attend(int head, const Run& strips, int page, Running& r) const {
-    Strips<RANKS> s(m.net, lane);
+    Strips<RANKS> s(m, lane);
     uint4 q[2];
-    for (int at = strips.begin + warp; at < strips.end; at += STEP_WARPS) {
-      const bool is_first = at == strips.begin + warp;
+    Newest newest;
+    const int key = spans.kv_len - 1, begin = strips.begin + warp;
+    const int from_begin = key / STRIP - spans.first_strip - begin;
+    const bool has_newest =
+        begin + from_begin < strips.end && from_begin >= 0 && from_begin % STEP_WARPS == 0;
+    for (int at = begin; at < strips.end; at += STEP_WARPS) {
+      const bool is_first = at == begin;
       if (!is_first || page < 0) page = spans.page_of(at);
       const Strip strip{(spans.first_strip + at) * STRIP, page};
       s.bring(layer, strip, head);
-      if (is_first) s.query(head, tag, m.position, q);
-      const int key = spans.kv_len - 1;
+      if (is_first) s.query(head, tag, has_newest, q, newest);
       if (key - strip.first_key < STRIP)
-        s.append(layer, strip, head, layer.window ? m.window_slot : m.slot, tag, key, m.position);
+        s.append(layer, strip, head, layer.window ? m.window_slot : m.slot, key, newest);
       float scores[TILES][4];
       s.multiply_keys(q, scores);
       s.weigh(strip.first_key, spans.first_visible, spans.kv_len, scores, r);

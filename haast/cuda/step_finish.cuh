@@ -23,11 +23,12 @@ struct Finisher {
     for (int r = 0; r < RANKS; ++r) send_word(m.inboxes[r] + at, word);
   }
 
-  // Of so many sums, each lane's of number lane % ROWS.
+  // Of so many sums, once they are there, each lane's of number lane % ROWS.
   template <int ROWS>
   __device__ __forceinline__ float total() const {
     constexpr int PARTS = 32 / ROWS, WARPS = STEP_WARPS / PARTS;
     const Sums& sums = m.sums[slot % SUM_SLOTS];
+    wait(smem_u32(&m.sum_full[slot % SUM_SLOTS]), slot / SUM_SLOTS & 1);
     float v = 0;
 #pragma unroll
     for (int w = 0; w < WARPS; ++w) v += sums.of_warp[lane / ROWS * WARPS + w][lane % ROWS];
@@ -38,63 +39,63 @@ struct Finisher {
     return v;
   }
 
-  // put(row, sum) by the lane of each row.
+  // put(row, sum) by the lane of each row; a sum with its bias, if there are any.
   template <class Put>
-  __device__ __forceinline__ void dense(const Rows& r, const Content& c, Put put) const {
+  __device__ __forceinline__ void dense(const Rows& r, const Content& c, const float* biases,
+                                        Put put) const {
+    const int row = c.index + lane;
+    const bool is_own = lane < r.at_once && row < r.rows.end;
+    const float bias = biases && is_own ? biases[row - r.rows.begin] : 0;
     const float halves = total<2 * DENSE_ROWS>();
     const float sum = halves + __shfl_xor_sync(~0u, halves, DENSE_ROWS);
-    if (lane < r.at_once && c.index + lane < r.rows.end) put(c.index + lane, sum);
+    if (is_own) put(row, sum + bias);
   }
 
   __device__ __forceinline__ void qkv(const Content& c, uint32_t tag) const {
-    dense(m.qkv, c, [&](int row, float sum) {
-      const float bias = m.biases[c.layer % 2][0][row - m.qkv.rows.begin];
-      store_word(m.net.qkv + row, tagged(sum + bias, tag));
-    });
+    dense(m.qkv, c, m.biases[c.layer % 2][0],
+          [&](int row, float sum) { store_word(m.net.qkv + row, tagged(sum, tag)); });
   }
 
   __device__ __forceinline__ void out(const Content& c, uint32_t tag) const {
-    dense(m.out, c, [&](int row, float sum) {
-      const int at = row - m.out.rows.begin;
+    dense(m.out, c, m.biases[c.layer % 2][1], [&](int row, float sum) {
       if constexpr (RANKS > 1) {
-        const float part = sum + m.biases[c.layer % 2][1][at];
-        send(Inbox<RANKS>::middle(tag, m.rank, hidden()) + row, tagged(part, tag));
+        send(Inbox<RANKS>::middle(tag, m.rank, hidden()) + row, tagged(sum, tag));
         return;
       }
-      const float delta = rounded(sum + m.biases[c.layer % 2][1][at]);
-      store_word(m.net.middle + row, tagged(m.own_x[at] + delta, tag));
+      const float own = m.own_x[row - m.out.rows.begin];
+      store_word(m.net.middle + row, tagged(own + rounded(sum), tag));
     });
   }
 
   __device__ __forceinline__ void up(const Content& c, uint32_t tag) const {
-    const Tiles& t = m.up;
+    uint32_t* to = m.net.gated + c.choice * m.net.intermediate + c.index * 8;
     const float gate = total<16>(), up = __shfl_down_sync(~0u, gate, 8);
-    uint32_t* to = m.net.gated + c.index / t.tiles * m.net.intermediate + c.index % t.tiles * 8;
     if (lane < 8)
       store_word(to + lane, tagged(swiglu(gate, up, static_cast<float>(m.net.limit)), tag));
   }
 
   __device__ __forceinline__ void down(const Content& c, uint32_t tag) const {
-    const Tiles& t = m.down;
-    const int choice = c.index / t.tiles;
-    const float sum = total<16>() * m.weights[c.layer % 2][choice];
-    if constexpr (RANKS > 1) {
-      const int to = Inbox<RANKS>::terms(m.rank, choice, hidden()) + c.index % t.tiles * TILE_ROWS;
-      if (lane < TILE_ROWS) send(to + lane, tagged(sum, tag));
-      return;
-    }
-    uint32_t* to = m.net.terms + choice * m.net.hidden + c.index % t.tiles * TILE_ROWS;
-    if (lane < TILE_ROWS) store_word(to + lane, tagged(sum, tag));
+    wait(smem_u32(&m.weighed), c.layer & 1);
+    const float weight = m.weights[c.layer % 2][c.choice];
+    const int row = c.index * TILE_ROWS + lane;
+    const float sum = total<16>() * weight;
+    if (lane >= TILE_ROWS) return;
+    if constexpr (RANKS > 1)
+      send(Inbox<RANKS>::terms(m.rank, c.choice, hidden()) + row, tagged(sum, tag));
+    else
+      store_word(m.net.terms + c.choice * hidden() + row, tagged(sum, tag));
   }
 
   __device__ __forceinline__ void head(const Content& c) const {
-    dense(m.head, c, [&](int row, float sum) { s.logits[row] = __float2bfloat16_rn(sum); });
+    dense(m.head, c, nullptr, [&](int row, float sum) { s.logits[row] = __float2bfloat16_rn(sum); });
   }
 
-  // Every second slot, whatever it holds.
+  // Every second slot, whatever it holds; what that is, it knows as soon as it is on its way.
   __device__ void run() {
     for (;; slot += FINISHERS) {
-      wait(smem_u32(&m.sum_full[slot % SUM_SLOTS]), slot / SUM_SLOTS & 1);
+      delay_some();
+      while (load_acquire_shared(&m.sent) <= slot) continue;
+      __syncwarp();
       const Content c = m.contents[slot % CONTENTS];
       const uint32_t tag = first_tag + c.layer + 1;
       if (c.part == Part::QKV) qkv(c, tag);
@@ -109,39 +110,40 @@ struct Finisher {
 
 // ---- one warp routes
 
-// The experts of the token, by their scores.
+// The experts of the token, by their scores; then their weights, which nobody needs as soon.
 template <int RANKS>
 __device__ void choose_experts(Memory& m, int layer, int lane, uint32_t tag) {
-  uint32_t keys[MAX_STEP_EXPERTS / 32];
+  constexpr int PARTS = MAX_STEP_EXPERTS / 32;
+  uint32_t keys[PARTS];
   const int experts = static_cast<int>(m.net.num_experts);
+#pragma unroll
+  for (int i = 0; i < PARTS; ++i) keys[i] = unread(i * 32 + lane < experts, tag);
   poll_step<RANKS>([&] {
     uint32_t bad = 0;
 #pragma unroll
-    for (int i = 0; i < MAX_STEP_EXPERTS / 32; ++i) {
-      const int e = i * 32 + lane;
-      keys[i] = e < experts ? load_word(m.net.scores + e) : tag;
+    for (int i = 0; i < PARTS; ++i) {
+      reload(keys[i], m.net.scores + i * 32 + lane, wrong(keys[i], tag));
       bad |= wrong(keys[i], tag);
     }
     return bad;
   });
 #pragma unroll
-  for (int i = 0; i < MAX_STEP_EXPERTS / 32; ++i)
-    keys[i] = i * 32 + lane < experts ? key_of(value_of_word(keys[i])) : 0;
-  int expert = 0;
-  uint32_t key = 0;
-  if (experts <= 32) {
-    uint32_t few[1] = {keys[0]};
-    choose_of_keys(few, CHOICES, lane, expert, key);
-  } else {
-    choose_of_keys(keys, CHOICES, lane, expert, key);
+  for (int i = 0; i < PARTS; ++i) {
+    const int e = i * 32 + lane;
+    keys[i] = e < experts ? key_of_bf16(value_of_word(keys[i]), e) : 0;
   }
-  const float weight = choice_weight(key, CHOICES, lane);
-  if (lane < CHOICES) {
-    m.experts[layer % 2][lane] = expert;
-    m.weights[layer % 2][lane] = weight;
-  }
+  const uint32_t key = choose_of_bf16_keys<PARTS, CHOICES>(keys, lane);
+  if (lane < CHOICES) m.experts[layer % 2][lane] = expert_of_key(key);
   __syncwarp();
   if (lane == 0) arrive(smem_u32(&m.routed));
+  const float top = logit_of_key(__shfl_sync(~0u, key, 0));
+  const float share = lane < CHOICES ? __expf(logit_of_key(key) - top) : 0.0f;
+  float sum = share;
+#pragma unroll
+  for (int step = CHOICES / 2; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+  if (lane < CHOICES) m.weights[layer % 2][lane] = share / sum;
+  __syncwarp();
+  if (lane == 0) arrive(smem_u32(&m.weighed));
 }
 
 // Routes a layer, then has fetched what the next one will wait for, before the experts' weights come.
@@ -149,11 +151,12 @@ template <int RANKS>
 __device__ void route(Memory& m, const Layer* all, int lane, uint32_t first_tag) {
   const Fetch fetch{m, lane};
   const int layers = static_cast<int>(m.net.num_layers);
+#pragma unroll 1
   for (int l = 0; l < layers; ++l) {
     choose_experts<RANKS>(m, l, lane, first_tag + l + 1);
     if (l + 1 == layers) return;
-    fetch.weights(m.layer(l + 1));
-    fetch.keys(m.layer(l + 1));
+    const Layer& next = m.layer(l + 1);
+    fetch.ahead(lane < Fetch::WEIGHT_LANES ? fetch.weights(next) : fetch.keys(next));
     fetch.biases(all, l + 1);
   }
 }

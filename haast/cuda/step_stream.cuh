@@ -9,6 +9,13 @@ namespace haast {
 // two microseconds; with all of them it would be seven. While the head streams nobody else reads.
 constexpr uint32_t SLOTS_UNDER_WAY = 2;
 
+// Slots of a share may hold less: as many more are on their way.
+template <int RANKS>
+__device__ __forceinline__ int slots_under_way(int slot_bytes) {
+  constexpr int BYTES = SLOTS_UNDER_WAY * SLOT_BYTES;
+  return RANKS == 1 ? SLOTS_UNDER_WAY : min(SLOTS, (BYTES + slot_bytes / 2) / slot_bytes);
+}
+
 struct Stream {
   Memory& m;
   uint32_t sent = 0;  // slots
@@ -24,18 +31,21 @@ struct Stream {
     wait(smem_u32(&m.empty[slot]), ~(sent / SLOTS) & 1);
     to = smem_u32(m.ring[slot]);
     m.contents[sent++ % CONTENTS] = content;
+    store_release_shared(&m.sent, sent);
     const uint32_t full = smem_u32(&m.full[slot]);
     arrive_expect(full, bytes);
     return full;
   }
 
   __device__ void dense(const bf16* weight, const Rows& r, Part part, int layer) {
+#pragma unroll 1
     for (int row = r.rows.begin; row < r.rows.end; row += r.at_once) {
       const char* from =
           reinterpret_cast<const char*>(weight) + static_cast<int64_t>(row) * r.row_bytes;
       const int count = min(r.at_once, r.rows.end - row);
       uint32_t to;
       const uint32_t full = open({part, layer, row}, count * r.row_bytes, to);
+#pragma unroll 1
       for (int i = 0; i < count; ++i)
         bulk_load_once(to + i * (r.row_bytes + ROW_GAP), from + i * r.row_bytes, r.row_bytes, full);
     }
@@ -45,10 +55,11 @@ struct Stream {
                        const Content& content) {
     constexpr int PIECE = 15 * BLOCK_BYTES;
     const int bytes = t.blocks * BLOCK_BYTES;
-    const int expert = m.experts[content.layer % 2][content.index / t.tiles];
-    const int64_t tile = static_cast<int64_t>(expert) * t.tiles + content.index % t.tiles;
+    const int expert = m.experts[content.layer % 2][content.choice];
+    const int64_t tile = static_cast<int64_t>(expert) * t.tiles + content.index;
     uint32_t to;
     const uint32_t full = open(content, bytes + BIAS_BYTES, to);
+#pragma unroll 1
     for (int at = 0; at < bytes; at += PIECE)
       bulk_load_once(to + at, weight + tile * bytes + at, min(PIECE, bytes - at), full);
     bulk_load(to + bytes, bias + tile * TILE_ROWS, BIAS_BYTES, full);
@@ -56,13 +67,24 @@ struct Stream {
 
   // Tiles of up are dealt out one by one, so that no CTA has two more than another.
   __device__ void up(const Layer& layer, int index) {
-    for (int unit = blockIdx.x; unit < CHOICES * m.up.tiles; unit += gridDim.x)
-      tile(layer.up_weight, layer.up_bias, m.up, {Part::UP, index, unit});
+    const int tiles = m.up.tiles;
+    int at = blockIdx.x;
+#pragma unroll 1
+    for (int choice = 0; choice < CHOICES; ++choice, at -= tiles) {
+#pragma unroll 1
+      for (; at < tiles; at += gridDim.x)
+        tile(layer.up_weight, layer.up_bias, m.up, {Part::UP, index, at, choice});
+    }
   }
 
   __device__ void down(const Layer& layer, int index) {
-    for (int unit = m.down.units.begin; unit < m.down.units.end; ++unit)
-      tile(layer.down_weight, layer.down_bias, m.down, {Part::DOWN, index, unit});
+    const int tiles = m.down.tiles;
+    int choice = m.down.first_choice, at = m.down.units.begin - choice * tiles;
+#pragma unroll 1
+    for (int unit = m.down.units.begin; unit < m.down.units.end; ++unit, ++at) {
+      if (at == tiles) at = 0, ++choice;
+      tile(layer.down_weight, layer.down_bias, m.down, {Part::DOWN, index, at, choice});
+    }
   }
 
   // Nothing: a finisher that comes to it has done.
@@ -90,31 +112,23 @@ __device__ void fill_gap(const Stream& s, const bf16* weight, const Rows& r, int
   }
 }
 
-// Slots of a share may hold less: as many more are on their way.
-template <int RANKS>
-__device__ __forceinline__ void pace(Stream& s, int slot_bytes) {
-  if constexpr (RANKS > 1) {
-    constexpr int BYTES = SLOTS_UNDER_WAY * SLOT_BYTES;
-    s.most_under_way = min(SLOTS, (BYTES + slot_bytes / 2) / slot_bytes);
-  }
-}
-
 template <int RANKS>
 __device__ void stream_weights(Memory& m, bool has_head) {
   Stream s{m};
   const int layers = static_cast<int>(m.net.num_layers);
+#pragma unroll 1
   for (int l = 0; l < layers; ++l) {
     const Layer& layer = m.layer(l);
     wait(smem_u32(&m.fetched), l & 1);  // with it, the next layer is at hand
-    pace<RANKS>(s, m.qkv.at_once * m.qkv.row_bytes);
+    s.most_under_way = m.qkv.under_way;
     s.dense(layer.qkv_weight, m.qkv, Part::QKV, l);
-    pace<RANKS>(s, m.out.at_once * m.out.row_bytes);
+    s.most_under_way = m.out.under_way;
     s.dense(layer.out_weight, m.out, Part::OUT, l);
     if (l + 1 < layers) fill_gap(s, m.layer(l + 1).qkv_weight, m.qkv, l);
     wait(smem_u32(&m.routed), l & 1);
-    pace<RANKS>(s, m.up.blocks * BLOCK_BYTES);
+    s.most_under_way = m.up.under_way;
     s.up(layer, l);
-    pace<RANKS>(s, m.down.blocks * BLOCK_BYTES);
+    s.most_under_way = m.down.under_way;
     s.down(layer, l);
   }
   s.most_under_way = SLOTS;
@@ -126,9 +140,17 @@ struct Fetch {
   Memory& m;
   int lane;
 
-  __device__ static void range(const void* from, int64_t bytes) {
-    const uint64_t at = reinterpret_cast<uint64_t>(from), first = at & ~15ull;
-    const int size = static_cast<int>((at + bytes - first + 15) & ~15ull);
+  // Of weights or of the cache, a lane's; nothing if `from` is null.
+  struct Piece {
+    const bf16* from;
+    int64_t count;
+  };
+
+  // Lanes in turn: few instructions come by here, or what all warps need of them would not stay at hand.
+  __device__ void ahead(const Piece& piece) const {
+    if (!piece.from) return;
+    const uint64_t at = reinterpret_cast<uint64_t>(piece.from), first = at & ~15ull;
+    const int size = static_cast<int>((at + piece.count * sizeof(bf16) - first + 15) & ~15ull);
     prefetch_l2(reinterpret_cast<const void*>(first), size);
   }
 
@@ -148,28 +170,32 @@ struct Fetch {
     if (lane == 0) arrive(smem_u32(&m.fetched));
   }
 
-  __device__ void weights(const Layer& layer) const {
+  // Norms and sinks, and where the CTA has a score, what that takes.
+  __device__ Piece weights(const Layer& layer) const {
     const Network& net = m.net;
-    if (lane == 0) range(layer.attn_norm, net.hidden * sizeof(bf16));
-    if (lane == 1) range(layer.mlp_norm, net.hidden * sizeof(bf16));
-    if (lane == 2) range(layer.sinks, net.num_heads * sizeof(bf16));
-    if (blockIdx.x >= net.num_experts) return;
-    if (lane == 3) range(layer.router_weight + blockIdx.x * net.hidden, net.hidden * sizeof(bf16));
-    if (lane == 4) range(layer.router_bias, net.num_experts * sizeof(bf16));
+    if (lane == 0) return {layer.attn_norm, net.hidden};
+    if (lane == 1) return {layer.mlp_norm, net.hidden};
+    if (lane == 2) return {layer.sinks, net.num_heads};
+    if (blockIdx.x < net.num_experts) {
+      if (lane == 3) return {layer.router_weight + blockIdx.x * net.hidden, net.hidden};
+      if (lane == 4) return {layer.router_bias, net.num_experts};
+    }
+    return {nullptr, 0};
   }
 
-  // Of the CTA's first split, each warp's first strip.
-  __device__ void keys(const Layer& layer) const {
-    const int heads = static_cast<int>(m.net.num_kv_heads), split = blockIdx.x / heads;
+  static constexpr int WEIGHT_LANES = 5;
+  static_assert(WEIGHT_LANES + 2 * STEP_WARPS <= 32);
+
+  // Of the CTA's first split, each warp's first strip, of keys and of values.
+  __device__ Piece keys(const Layer& layer) const {
     const Spans& spans = layer.window ? m.window_keys : m.all_keys;
-    if (split >= spans.splits || lane >= STEP_WARPS) return;
-    const int strip = spans.run_of(split).begin + lane;
-    if (strip >= spans.run_of(split).end) return;
-    const int64_t line =
-        static_cast<int64_t>(m.pages[layer.window != 0][lane]) * heads + blockIdx.x % heads;
-    const int64_t row = line * PAGE_SIZE + (spans.first_strip + strip) * STRIP % PAGE_SIZE;
-    range(layer.k_cache + row * HEAD_DIM, STRIP * HEAD_DIM * sizeof(bf16));
-    range(layer.v_cache + row * HEAD_DIM, STRIP * HEAD_DIM * sizeof(bf16));
+    const int which = (lane - WEIGHT_LANES) / STEP_WARPS, warp = (lane - WEIGHT_LANES) % STEP_WARPS;
+    const int strip = spans.own.begin + warp;
+    if (which > 1 || strip >= spans.own.end) return {nullptr, 0};
+    const int64_t page = m.pages[layer.window != 0][warp];
+    const int64_t row = (page * m.net.num_kv_heads + m.first_head) * PAGE_SIZE +
+                        (spans.first_strip + strip) * STRIP % PAGE_SIZE;
+    return {(which ? layer.v_cache : layer.k_cache) + row * HEAD_DIM, STRIP * HEAD_DIM};
   }
 };
 

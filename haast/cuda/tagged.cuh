@@ -28,6 +28,44 @@ __device__ __forceinline__ uint4 load_words4(const uint32_t* at) {
   return v;
 }
 
+// Where `bad` is not zero; what is there already is not read again, and its reader gets less to wait for.
+// SENT: another GPU writes it.
+template <bool SENT = false>
+__device__ __forceinline__ void reload(uint32_t& v, const uint32_t* at, uint32_t bad) {
+  if constexpr (SENT)
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\n@p ld.relaxed.sys.global.u32 %0, [%1];\n}\n"
+                 : "+r"(v)
+                 : "l"(at), "r"(bad));
+  else
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\n@p ld.relaxed.gpu.global.u32 %0, [%1];\n}\n"
+                 : "+r"(v)
+                 : "l"(at), "r"(bad));
+}
+
+template <bool SENT = false>
+__device__ __forceinline__ void reload(uint2& v, const uint32_t* at, uint32_t bad) {
+  if constexpr (SENT)
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %3, 0;\n"
+        "@p ld.relaxed.sys.global.v2.u32 {%0, %1}, [%2];\n}\n"
+        : "+r"(v.x), "+r"(v.y)
+        : "l"(at), "r"(bad));
+  else
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %3, 0;\n"
+        "@p ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];\n}\n"
+        : "+r"(v.x), "+r"(v.y)
+        : "l"(at), "r"(bad));
+}
+
+__device__ __forceinline__ void reload(uint4& v, const uint32_t* at, uint32_t bad) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.u32 p, %5, 0;\n"
+      "@p ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];\n}\n"
+      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+      : "l"(at), "r"(bad));
+}
+
 // Of weights, here and now: the compiler would put it off until after the polls that it is to overlap.
 __device__ __forceinline__ uint32_t load_early(const void* at) {
   uint32_t v;
@@ -57,20 +95,25 @@ __device__ __forceinline__ void store_words4(uint32_t* at, uint4 v) {
                : "memory");
 }
 
-// Words that another GPU writes, and where this one writes them in its memory.
-__device__ __forceinline__ uint2 load_sent2(const uint32_t* at) {
-  uint2 v;
-  asm volatile("ld.relaxed.sys.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
-  return v;
-}
-
+// To the memory of another GPU, or of this one, for it to find.
 __device__ __forceinline__ void send_word(uint32_t* at, uint32_t v) {
   asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
 }
 
-__device__ __forceinline__ uint32_t tagged(float value, uint32_t tag) {
-  const uint32_t bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+__device__ __forceinline__ uint32_t tagged_bits(uint32_t bits, uint32_t tag) {
   return bits << 16 | (tag & 0xFFFFu);
+}
+__device__ __forceinline__ uint32_t tagged(float value, uint32_t tag) {
+  return tagged_bits(__bfloat16_as_ushort(__float2bfloat16_rn(value)), tag);
+}
+
+// Before they are read: wrong if they are wanted, else there, and zeros.
+__device__ __forceinline__ uint32_t unread(bool is_wanted, uint32_t tag) {
+  return tagged_bits(0, is_wanted ? ~tag : tag);
+}
+__device__ __forceinline__ uint2 unread2(bool is_wanted, uint32_t tag) {
+  const uint32_t word = unread(is_wanted, tag);
+  return make_uint2(word, word);
 }
 
 // Not zero if one of the words has another tag.

@@ -26,3 +26,8 @@ class Call(NamedTuple):
     most_tokens: int
     is_replayed: bool
     num_samples: int
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether the kernel for a lone request computes it, where there is one."""
+        return self.is_replayed and self.layout.num_requests == self.num_decodes == 1

@@ -93,7 +93,7 @@ def _why_op_by_op(
         num_kv_heads=model.num_kv_heads,
         intermediate=model.intermediate_size,
         num_experts=model.num_experts,
-        vocab=model.vocab_size,
+        vocab=model.vocab_size // share.size,
     )
     num_ctas, active = num_ctas_of(device), model.num_active_experts
     return why_not(sizes, model.windows, active, num_ctas, share.size)

@@ -71,9 +71,8 @@ class TorchRunner:
         self._samples = torch.zeros(max_rows, dtype=torch.int64, device=device)
         largest = Layout(max_batch_input_tokens, max_rows, max_rows)
         self._inbox = Inbox(largest, (max_batch_size, max_pages), device)
-        self._alone: ops.DecodeStep | None = None
-        if pins.get("decode_step") == ops.PERSISTENT:
-            self._alone = model.persistent_step(kv)
+        is_persistent = pins.get("decode_step") == ops.PERSISTENT
+        self._alone = model.persistent_step(kv) if is_persistent else None
         self._graphs: StepGraphs | None = None
         if has_graphs:
             self._graphs = StepGraphs(self._replayed, max_rows, max_batch_input_tokens)
@@ -99,7 +98,8 @@ class TorchRunner:
     def compute(self, call: Call) -> Tensor:
         """Start a forward pass, on all ranks; its logits [num_rows, V] or [T, V]."""
         with self.team.working_on(call) if self.team else nullcontext(), ops.pin(self.pins):
-            if self.model.ranks is not None and call.num_samples:
+            is_told = self._alone is not None and call.is_lone  # by the kernel
+            if self.model.ranks is not None and call.num_samples and not is_told:
                 self.model.ranks.pass_on(self._samples[: call.num_samples])
             return self._compute(call)
 
@@ -205,7 +205,7 @@ class TorchRunner:
         if self._alone is not None and layout.num_requests == num_decodes == 1:
             inputs = self._inbox.of_one(layout, self._samples)
             if self.model.shadow is None:
-                return self.model.whole_vocabulary(self._alone(inputs))
+                return self._alone(inputs)
             return self._logits(layout, self._alone.hidden(inputs))
         hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
         return self._logits(layout, hidden) if _has_logits(layout) else hidden

@@ -57,10 +57,7 @@ class GptOss:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] -> scores of every token [N, V], same dtype."""
-        return self.whole_vocabulary(ops.linear(hidden, self.parameters.lm_head, None))
-
-    def whole_vocabulary(self, scores: Tensor) -> Tensor:
-        """Scores of the tokens that are scored here -> of every token [N, V]."""
+        scores = ops.linear(hidden, self.parameters.lm_head, None)
         return scores if self.ranks is None else self.ranks.gather(scores)
 
     def cast_shadow(self) -> None:
@@ -73,7 +70,7 @@ class GptOss:
         return ops.shortlist(hidden, self.parameters.lm_head, self.shadow, sampling)
 
     def persistent_step(self, kv: KVCache) -> ops.DecodeStep:
-        """Computes decode steps of one request in one kernel; see `whole_vocabulary`."""
+        """Computes decode steps of one request in one kernel; rank 0 gets the logits of all."""
         if self.ranks is None:
             return ops.DecodeStep(self.step_network(kv))
         assert self.ranks.step_ranks is not None, "a plan for kernels, and ranks without"

@@ -13,6 +13,7 @@ from haast.ops.adjust_logits import (
 )
 from haast.ops.attention import StepMeta, attention
 from haast.ops.decode_step import (
+    MAX_RANKS_VOCAB,
     PERSISTENT,
     DecodeStep,
     StepInputs,
@@ -50,6 +51,7 @@ OPS: tuple[Op[Any, Any], ...] = (*MODEL_OPS, shortlist, grouped_matmul)
 """All of them"""
 
 __all__ = [
+    "MAX_RANKS_VOCAB",
     "MODEL_OPS",
     "OPS",
     "PERSISTENT",

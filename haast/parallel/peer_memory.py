@@ -1,5 +1,5 @@
 """Memory of every GPU of a host that all others write: for sums of few rows (cuda/join_ranks.cu),
-and for whole decode steps (cuda/decode_step.cu)."""
+and for whole decode steps (cuda/decode_step.cu) and their logits."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from haast.cuda.launcher import launch
-from haast.ops import StepRanks, inbox_words, why_no_kernels
+from haast.ops import MAX_RANKS_VOCAB, StepRanks, inbox_words, why_no_kernels
 
 SIZES = (2, 4, 8)
 """Numbers of ranks that there is a kernel for"""
@@ -20,6 +20,7 @@ _CHUNK = 8
 _WARP = 32
 _SLOTS, _HALVES, _PIECE_BYTES = 2, 2, 16
 _WORD_BYTES = 4
+_BF16_BYTES = 2
 
 
 class PeerMemory:
@@ -70,9 +71,7 @@ class PeerMemory:
         """Its own inbox, and where those of the others are."""
         pieces = _HALVES * MAX_HIDDEN // _CHUNK
         nbytes = _SLOTS * self.size * self.max_rows * pieces * _PIECE_BYTES
-        self._inboxes, self._kept = _empty_inboxes(
-            "rows", self.device, self.rank, self.size, nbytes
-        )
+        self._inboxes, self._views = _open("rows", self.device, self.rank, self.size, nbytes)
         self._epochs = torch.zeros(self.max_rows, dtype=torch.int32, device=self.device)
         torch.cuda.synchronize(self.device)
 
@@ -84,40 +83,40 @@ def open_step_ranks(
     if _why_not(device, size, hidden_size) is not None:
         return None
     nbytes = _WORD_BYTES * inbox_words(size, MAX_HIDDEN)
-    inboxes, kept = _empty_inboxes("steps", device, rank, size, nbytes)
+    inboxes, views = _open("steps", device, rank, size, nbytes)
+    _, logits = _open("logits", device, rank, size, _BF16_BYTES * MAX_RANKS_VOCAB)
     state = torch.zeros(2, dtype=torch.int32, device=device)
     torch.cuda.synchronize(device)
-    return StepRanks(rank, size, inboxes, state, kept)
+    return StepRanks(rank, size, inboxes, state, logits[0].view(torch.bfloat16), (views, logits))
 
 
-def _empty_inboxes(
+def _open(
     use: str, device: torch.device, rank: int, size: int, nbytes: int
-) -> tuple[Tensor, tuple[Any, ...]]:
-    """Addresses of everyone's memory [size] int64, all zeros; and what is to be kept with them.
+) -> tuple[Tensor, list[Tensor]]:
+    """Everyone's memory for a use: addresses [size] int64, and bytes, by rank; its own are zeros.
 
-    use  of the memory; a process opens it once, large enough for every model, and each model of it
-         finds it empty
+    A process opens it once, large enough for every model, and each model of it finds it empty.
     """
-    inboxes, inbox, memory = _open_inboxes(use, device, rank, size, nbytes)
-    inbox.zero_()
-    return inboxes, (inbox, memory)
+    addresses, views, _ = _open_once(use, device, rank, size, nbytes)
+    views[rank].zero_()
+    return addresses, views
 
 
 @cache
 @torch.inference_mode(False)
-def _open_inboxes(
+def _open_once(
     use: str, device: torch.device, rank: int, size: int, nbytes: int
-) -> tuple[Tensor, Tensor, Any]:
-    """Addresses, this rank's memory and torch's handle of all."""
+) -> tuple[Tensor, list[Tensor], Any]:
+    """The same, and what holds it."""
     from torch.distributed import _symmetric_memory  # needs a torch for GPUs
 
     symmetric: Any = _symmetric_memory
-    inbox = symmetric.empty(nbytes, dtype=torch.uint8, device=device)
-    memory = symmetric.rendezvous(inbox, dist.group.WORLD)
+    own = symmetric.empty(nbytes, dtype=torch.uint8, device=device)
+    memory = symmetric.rendezvous(own, dist.group.WORLD)
     views = [memory.get_buffer(r, (nbytes,), torch.uint8) for r in range(size)]
-    assert views[rank].data_ptr() == inbox.data_ptr(), "not the inbox's own address"
-    addresses = [view.data_ptr() for view in views]
-    return torch.tensor(addresses, dtype=torch.int64, device=device), inbox, memory
+    assert views[rank].data_ptr() == own.data_ptr(), "not its own address"
+    addresses = torch.tensor([v.data_ptr() for v in views], dtype=torch.int64, device=device)
+    return addresses, views, (own, memory)
 
 
 def _why_not(device: torch.device, size: int, hidden_size: int) -> str | None:

@@ -152,7 +152,8 @@ class Kernel:
         return found
 
     def loop_bodies(self) -> list[Loop]:
-        """Innermost loops that multiply matrices; the one with most such instructions first."""
+        """Innermost loops that multiply matrices; the one with most such instructions first, and of
+        equal ones the shorter."""
         dominators = self.dominators()
         bodies: dict[int, set[int]] = {}
         for number, following in enumerate(self.after):
@@ -161,7 +162,7 @@ class Kernel:
         loops = [(body, self._longest_way(head, body, dominators)) for head, body in bodies.items()]
         loops = [(body, loop) for body, loop in loops if loop.mma]
         inner = [loop for body, loop in loops if not any(other < body for other, _ in loops)]
-        return sorted(inner, key=lambda loop: -loop.mma)
+        return sorted(inner, key=lambda loop: (-loop.mma, loop.instructions))
 
     def _reaching(self, number: int, head: int) -> set[int]:
         """Blocks with a way to this one that does not pass the head."""

@@ -84,7 +84,7 @@ def test_kernels_with_tables_read_them_and_weights():
 
 def test_what_streams_and_fetches_before_the_wait_names_weights_only():
     """All of step_stream.cuh but the keys, which are fetched after it."""
-    early, _, late = (SOURCES / "step_stream.cuh").read_text().partition("void keys(")
+    early, _, late = (SOURCES / "step_stream.cuh").read_text().partition("Piece keys(")
     assert "k_cache" in late and "wait_for_previous_kernel" not in early
     fields = r"\b(?:layer|layer\(\S+\)|net)\.(\w+)"
     named = set(re.findall(fields, early)) - {"num_experts", "num_heads", "num_layers", "hidden"}

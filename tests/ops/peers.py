@@ -68,6 +68,7 @@ class Run:
     def _step(self, rank: int, cta: int, before: int) -> Iterator[None]:
         """A CTA's part of a step; `before` is the last tag of the step before."""
         everyone = range(self.num_ranks)
+        yield from self._token(rank, cta, before + 1)
         for tag in range(before + 1, before + LAYERS + 1):
             if tag > before + 1:
                 yield from self._terms(rank, tag - 1)
@@ -85,6 +86,19 @@ class Run:
                 yield from self._read(rank, "gated", 0, UP, tag)
                 yield from self._send(everyone, "terms", 0, rank * CTAS + cta, tag)
         yield from self._terms(rank, before + LAYERS)
+        yield from self._logits(rank, cta, before + LAYERS)
+
+    def _token(self, rank: int, cta: int, tag: int) -> Iterator[None]:
+        if rank > 0:
+            yield from self._read(rank, "token", 0, [0], tag)
+        elif cta == 0:
+            yield from self._send(range(1, self.num_ranks), "token", 0, 0, tag)
+
+    def _logits(self, rank: int, cta: int, tag: int) -> Iterator[None]:
+        if rank > 0:
+            yield from self._send([0], "done", 0, rank * CTAS + cta, tag)
+        elif cta == 0:
+            yield from self._read(0, "done", 0, range(CTAS, self.num_ranks * CTAS), tag)
 
     def _terms(self, rank: int, tag: int) -> Iterator[None]:
         senders = [other * CTAS + cta for other in range(self.num_ranks) for cta in DOWN]

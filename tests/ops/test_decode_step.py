@@ -33,6 +33,7 @@ SHARED = {
     "MAX_SHARE_TILE_BLOCKS": network.MAX_SHARE_TILE_K // 64,
     "MAX_SHARE_DENSE_BLOCKS": network.MAX_SHARE_DENSE_K // 64,
     "MOST_RANKS": max(network.NUM_RANKS),
+    "MOST_CTAS": network.MOST_CTAS,
 }
 
 

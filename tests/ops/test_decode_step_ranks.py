@@ -104,8 +104,8 @@ def test_more_ranks_add_up_in_one_order(size):
     torch.testing.assert_close(twin.sum_of_attention(parts).float(), expected, atol=0.03, rtol=0.01)
 
 
-def share_sizes(num_experts, size, intermediate):
-    return Sizes(2880, 64 // size, 8 // size, intermediate, num_experts, 201088 // size)
+def share_sizes(num_experts, size, intermediate, vocab=201_088):
+    return Sizes(2880, 64 // size, 8 // size, intermediate, num_experts, vocab // size)
 
 
 @pytest.mark.parametrize("num_experts", [32, 128])
@@ -123,7 +123,8 @@ def test_shares_of_the_published_models(num_experts, size, inner):
         (share_sizes(32, 2, 1440), 3, "takes (1, 2, 4, 8) ranks, got 3"),
         (share_sizes(32, 2, 1600), 2, "of a rank of a multiple of 32 up to 1536, got 1600"),
         (share_sizes(32, 2, 1430), 2, "of a rank of a multiple of 32 up to 1536, got 1430"),
-        (share_sizes(32, 1, 1440), 2, "up to 48 query heads of a rank, got 64"),
+        (share_sizes(32, 2, 1440, vocab=262_146), 2, "up to 262144 tokens in all, got 262146"),
+        (share_sizes(32, 1, 1440, vocab=2), 2, "up to 48 query heads of a rank, got 64"),
         (share_sizes(32, 1, 1440), 1, "takes an intermediate size of a multiple of 64 up to 3072"),
     ],
 )
@@ -132,8 +133,8 @@ def test_which_shares(sizes, size, says):
 
 
 def test_the_inbox_has_room_for_all_parts():
-    """Two of o from each rank, one of down for each of four choices."""
-    assert inbox_words(2, 2880) == 2 * 2 * 2880 + 2 * 4 * 2880
+    """Two of o from each rank, one of down for each of four choices; a token; who has done."""
+    assert inbox_words(2, 2880) == 2 * 2 * 2880 + 2 * 4 * 2880 + 2 + 2 * 160
 
 
 # ---- who may overwrite what

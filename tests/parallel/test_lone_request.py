@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from haast import ops
+from haast.engine.call import Call
 from haast.engine.inputs import Layout
 from haast.engine.load import make_runner
 from haast.model.gpt_oss import GptOss
@@ -31,7 +32,7 @@ def models(monkeypatch):
     monkeypatch.setattr(ops, "DecodeStep", StandIn)
     made = []
     for share, ranks in zip(shares_of(CONFIG, None, 2), thread_ranks(2), strict=True):
-        ranks.step_ranks = StepRanks(ranks.rank, 2, torch.zeros(2), torch.zeros(2))
+        ranks.step_ranks = StepRanks(ranks.rank, 2, *(torch.zeros(2) for _ in range(3)))
         made.append(GptOss(share.local, parameters_of(CONFIG, share), 200, ranks))
     return made
 
@@ -57,10 +58,28 @@ def test_without_peer_memory_it_is_not_made(models):
         models[0].persistent_step(None)
 
 
-def test_logits_are_put_side_by_side(models):
-    """Of a lone request's step; others go op by op."""
+def test_logits_are_the_kernels(models):
+    """Which puts them side by side for rank 0; of other steps ranks do."""
     runners = [with_kernel(model) for model in models]
     both = together(2, lambda rank: runners[rank]._replayed(Layout(1, 1, 1), 1))
-    half = CONFIG.vocab_size // 2
-    assert torch.equal(both[0], both[1]) and both[0].shape == (1, CONFIG.vocab_size)
-    assert both[0][0].tolist() == [1.0] * half + [2.0] * half
+    assert [row[0, 0] for row in both] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("layout", "num_decodes", "is_replayed", "is_told"),
+    [
+        (Layout(1, 1, 1), 1, True, False),
+        (Layout(1, 1, 1), 1, False, True),
+        (Layout(16, 1, 1), 0, True, True),
+        (Layout(2, 2, 2), 2, True, True),
+    ],
+)
+def test_the_kernel_of_a_lone_request_passes_its_token_on(
+    models, monkeypatch, layout, num_decodes, is_replayed, is_told
+):
+    """So that nobody else has to; before any other step ranks do."""
+    runner, told = with_kernel(models[0]), []
+    monkeypatch.setattr(models[0].ranks, "pass_on", lambda x: told.append(len(x)))
+    monkeypatch.setattr(runner, "_compute", lambda call: call)
+    runner.compute(Call(layout, None, None, num_decodes, 1, 1, is_replayed, 1))
+    assert told == ([1] if is_told else [])

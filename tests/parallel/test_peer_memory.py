@@ -29,19 +29,19 @@ def met(monkeypatch):
 
     monkeypatch.setattr(symmetric, "empty", lambda n, dtype, device: torch.ones(n, dtype=dtype))
     monkeypatch.setattr(symmetric, "rendezvous", rendezvous)
-    peer_memory._open_inboxes.cache_clear()
+    peer_memory._open_once.cache_clear()
     yield told
-    peer_memory._open_inboxes.cache_clear()
+    peer_memory._open_once.cache_clear()
 
 
-def test_inboxes_are_opened_once_and_every_model_finds_them_empty(met):
+def test_memory_is_opened_once_and_every_model_finds_it_empty(met):
     with torch.inference_mode():
-        first, (inbox, _) = peer_memory._empty_inboxes("rows", CPU, 0, 1, NBYTES)
-    assert not inbox.any()
-    inbox.fill_(7)
-    again, (same, _) = peer_memory._empty_inboxes("rows", CPU, 0, 1, NBYTES)
-    assert same is inbox and not inbox.any() and again.tolist() == [inbox.data_ptr()]
-    other, _ = peer_memory._empty_inboxes("steps", CPU, 0, 1, NBYTES)
+        first, [own] = peer_memory._open("rows", CPU, 0, 1, NBYTES)
+    assert not own.any()
+    own.fill_(7)
+    again, [same] = peer_memory._open("rows", CPU, 0, 1, NBYTES)
+    assert same is own and not own.any() and again.tolist() == [own.data_ptr()]
+    other, _ = peer_memory._open("steps", CPU, 0, 1, NBYTES)
     assert other.tolist() != first.tolist() and met == [NBYTES, NBYTES]
 
 
@@ -51,7 +51,8 @@ def test_models_of_other_sizes_have_the_same_inboxes(met, monkeypatch):
     for hidden_size in (64, 2880, 4096):
         peer_memory.PeerMemory(CPU, 0, 2, hidden_size)
         peer_memory.open_step_ranks(CPU, 0, 2, hidden_size)
-    assert met == [2 * 2 * 128 * 4096 * 4, 2 * (2 + 4) * 4096 * 4]
+    steps = 2 * (2 + 4) * 4096 + 2 + 2 * 160
+    assert met == [2 * 2 * 128 * 4096 * 4, 4 * steps, 2 * 262_144]
 
 
 def test_the_group_is_made_once_and_inboxes_are_emptied_when_all_are_done(monkeypatch):

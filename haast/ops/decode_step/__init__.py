@@ -8,7 +8,7 @@ returns  logits [1, V] bf16: embedding, layers, final norm and head, as `haast.m
 
 Several ranks compute it together, each its heads and its part of the experts' intermediate axis.
 They send each other their parts of o's and of down's results, and every rank adds up all of them in
-the same way. A rank gives the logits of its part of the vocabulary.
+the same way. Rank 0 tells the others which token it has sampled, and gets everyone's logits.
 
 `tasks.py` says what each CTA of the kernel (cuda/decode_step.cu) computes; `twin.py` computes just
 that in torch, which is how tests know that the parts make a whole.
@@ -16,6 +16,7 @@ that in torch, which is how tests know that the parts make a whole.
 
 from haast.ops.decode_step.cuda_persistent import PERSISTENT, DecodeStep
 from haast.ops.decode_step.network import (
+    MAX_RANKS_VOCAB,
     StepInputs,
     StepLayer,
     StepNetwork,
@@ -25,6 +26,7 @@ from haast.ops.decode_step.network import (
 )
 
 __all__ = [
+    "MAX_RANKS_VOCAB",
     "PERSISTENT",
     "DecodeStep",
     "StepInputs",

@@ -81,14 +81,20 @@ class DecodeStep:
         return stamps
 
     def __call__(self, inputs: StepInputs, stamps: Tensor | None = None) -> Tensor:
-        """Logits [1, V] bf16, of a rank those of its tokens; does not wait.
+        """Logits [1, V] bf16; does not wait. Of several ranks, rank 0 gets those of all, in memory
+        that the next step writes; what the others get is not theirs to read.
 
         stamps  None, or [CTAs, MOST_STAMPED, len(PHASES)] int64: when each CTA got to the end of
                 each phase of each layer, in ns
         """
-        logits = self._network.head.new_empty(1, self._network.sizes.vocab)
-        self._launch(inputs, logits, None, stamps)
-        return logits
+        ranks, vocab = self._ranks, self._network.sizes.vocab
+        if ranks is None:
+            logits = own = self._network.head.new_empty(vocab)
+        else:
+            logits = ranks.logits[: ranks.size * vocab]
+            own = logits[ranks.rank * vocab :]
+        self._launch(inputs, own, None, stamps)
+        return logits[None]
 
     def hidden(self, inputs: StepInputs, stamps: Tensor | None = None) -> Tensor:
         """Hidden states [1, H] bf16, normalised, for a head that is computed apart."""

@@ -19,6 +19,9 @@ MAX_SHARE_DENSE_K = 3072
 """Of one of several ranks, the intermediate size and what attention gives"""
 NUM_RANKS = (1, 2, 4, 8)
 """That there is a kernel for"""
+MAX_RANKS_VOCAB = 1 << 18
+"""Tokens whose logits rank 0 has room for"""
+MOST_CTAS = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +110,16 @@ class StepRanks:
     """[size] int64: addresses, here, of everyone's `inbox_words`, which are zeros at first"""
     state: Tensor
     """[2] int32, zeros at first: how far the tags in the inboxes are"""
+    logits: Tensor
+    """[MAX_RANKS_VOCAB] bf16 of rank 0, to which all write"""
     kept: object = None
     """what holds the memory of the inboxes"""
 
 
 def inbox_words(size: int, hidden: int) -> int:
-    """Of 4 bytes, as `Inbox` in cuda/step.cuh has them: parts of o twice, of down by choice."""
-    return (2 + tasks.CHOICES) * size * hidden
+    """Of 4 bytes, as `Inbox` in cuda/step.cuh has them: parts of o twice, of down by choice, a
+    token's halves, and which CTAs have given their logits."""
+    return (2 + tasks.CHOICES) * size * hidden + 2 + size * MOST_CTAS
 
 
 def why_not(
@@ -132,6 +138,8 @@ def why_not(
     """
     if num_ranks not in NUM_RANKS:
         return f"takes {NUM_RANKS} ranks, got {num_ranks}"
+    if num_ranks > 1 and num_ranks * sizes.vocab > MAX_RANKS_VOCAB:
+        return f"takes up to {MAX_RANKS_VOCAB} tokens in all, got {num_ranks * sizes.vocab}"
     kinds = {window for window in windows if window is not None}
     if not 2 <= len(windows) <= MAX_LAYERS:
         return f"takes 2 to {MAX_LAYERS} layers, got {len(windows)}"
