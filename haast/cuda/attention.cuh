@@ -13,7 +13,7 @@ constexpr int MAX_SPLITS = 32;  // of a head, one a lane of the warp that joins 
 constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float SCORE_SCALE = 0.125f * LOG2_E;  // of scores in the exponent of 2
 
-__device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }
+__device__ constexpr int divide_up(int a, int b) { return (a + b - 1) / b; }
 
 // One warp: first[i] for i = 0 .. n, the prefix sum of weight(0), weight(1), ...
 template <class Weight>

@@ -63,11 +63,8 @@ __device__ void begin(Memory& m, const Network* net, const Step& s, uint32_t* co
   if (threadIdx.x == 0) {
     for (int i = 0; i < SLOTS; ++i) {
       barrier_init(smem_u32(&m.full[i]), 1);
-      barrier_init(smem_u32(&m.empty[i]), STEP_WARPS);
-    }
-    for (int i = 0; i < SUM_SLOTS; ++i) {
-      barrier_init(smem_u32(&m.sum_full[i]), STEP_WARPS);
-      barrier_init(smem_u32(&m.sum_empty[i]), 1);
+      barrier_init(smem_u32(&m.summed[i]), STEP_WARPS);
+      barrier_init(smem_u32(&m.empty[i]), 1);
     }
     m.sent = 0;
     barrier_init(smem_u32(&m.routed), 1);

@@ -14,9 +14,7 @@ constexpr int OTHER_REGISTERS = 56;
 constexpr int FINISHERS = 2;
 
 constexpr int SLOTS = 8;
-constexpr int SLOT_BYTES = 24832;
-constexpr int CONTENTS = 16;     // known of so many slots: those of the ring and of the sums
-constexpr int SUM_SLOTS = 4;   // of the warps' parts of a slot's sums
+constexpr int SLOT_BYTES = 24576;
 constexpr int DENSE_ROWS = 4;  // in a slot, at most
 constexpr int ROW_GAP = 64;    // between them, so that neighbours are in other banks
 constexpr int BIAS_BYTES = TILE_ROWS * 2;
@@ -28,7 +26,7 @@ constexpr int MAX_LAYERS = 64;
 constexpr int LAYERS_AT_HAND = 4;
 constexpr int MAX_OWN_ROWS = 40;
 constexpr int MAX_STEP_EXPERTS = 128;
-constexpr int MAX_TILE_BLOCKS = 48;   // of 64: H and I up to 3072
+constexpr int MAX_TILE_BLOCKS = 45;   // of 64: H and I up to 2880
 constexpr int MAX_DENSE_BLOCKS = 72;  // Hq D up to 4608
 constexpr int MAX_SHARE_TILE_BLOCKS = 24;   // of one of several ranks: I up to 1536
 constexpr int MAX_SHARE_DENSE_BLOCKS = 48;  // Hq D up to 3072
@@ -112,6 +110,8 @@ struct Tiles {
   }
 };
 
+static_assert(MAX_TILE_BLOCKS * BLOCK_BYTES + BIAS_BYTES <= SLOT_BYTES);
+
 // The strips of keys that one kind of layer sees, and how splits, then their warps, share them.
 struct Spans {
   const int* table;
@@ -155,15 +155,15 @@ struct Sums {
 struct alignas(128) Memory {
   uint8_t ring[SLOTS][SLOT_BYTES];
   Merge merge;
-  Sums sums[SUM_SLOTS];
+  Sums sums[SLOTS];
   float warp_sums[3][STEP_WARPS];  // of the two norms and of the router
   float own_x[MAX_OWN_ROWS];       // the sums that this CTA's rows of o are added to
   float biases[2][2][MAX_OWN_ROWS];  // by the parity of the layer: of this CTA's rows of qkv and o
-  Content contents[CONTENTS];
+  Content contents[SLOTS];
   int experts[2][CHOICES];         // by the parity of the layer
   float weights[2][CHOICES];
   uint32_t sent;  // slots that are on their way, or were
-  uint64_t full[SLOTS], empty[SLOTS], sum_full[SUM_SLOTS], sum_empty[SUM_SLOTS], routed, weighed, fetched;
+  uint64_t full[SLOTS], empty[SLOTS], summed[SLOTS], routed, weighed, fetched;
   // What the roles need again and again; registers are for what they multiply.
   Rows qkv, out, head;
   Tiles up, down;

@@ -27,15 +27,15 @@ struct Finisher {
   template <int ROWS>
   __device__ __forceinline__ float total() const {
     constexpr int PARTS = 32 / ROWS, WARPS = STEP_WARPS / PARTS;
-    const Sums& sums = m.sums[slot % SUM_SLOTS];
-    wait(smem_u32(&m.sum_full[slot % SUM_SLOTS]), slot / SUM_SLOTS & 1);
+    const Sums& sums = m.sums[slot % SLOTS];
+    wait(smem_u32(&m.summed[slot % SLOTS]), slot / SLOTS & 1);
     float v = 0;
 #pragma unroll
     for (int w = 0; w < WARPS; ++w) v += sums.of_warp[lane / ROWS * WARPS + w][lane % ROWS];
 #pragma unroll
     for (int step = ROWS; step < 32; step *= 2) v += __shfl_xor_sync(~0u, v, step);
     __syncwarp();
-    if (lane == 0) arrive(smem_u32(&m.sum_empty[slot % SUM_SLOTS]));
+    if (lane == 0) arrive(smem_u32(&m.empty[slot % SLOTS]));
     return v;
   }
 
@@ -96,7 +96,7 @@ struct Finisher {
       delay_some();
       while (load_acquire_shared(&m.sent) <= slot) continue;
       __syncwarp();
-      const Content c = m.contents[slot % CONTENTS];
+      const Content c = m.contents[slot % SLOTS];
       const uint32_t tag = first_tag + c.layer + 1;
       if (c.part == Part::QKV) qkv(c, tag);
       if (c.part == Part::OUT) out(c, tag);

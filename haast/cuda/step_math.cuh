@@ -53,21 +53,19 @@ struct Math {
       typename Slots::Slot next;
       slots.load(next, at, static_cast<int>(after - first), warp, lane);
       const typename Slots::Slot::Product product(slot, x);
-      __syncwarp();
-      if (lane == 0) arrive(smem_u32(&m.empty[taken % SLOTS]));
-      put_sums(product);
+      put(product);
       if (is_last) return;
       slot = next;
     }
   }
 
+  // The slot has been read; its finisher gives it back when it has the sums.
   template <class Product>
-  __device__ __forceinline__ void put_sums(const Product& product) {
-    const uint32_t at = taken % SUM_SLOTS, round = taken++ / SUM_SLOTS;
-    wait(smem_u32(&m.sum_empty[at]), ~round & 1);
+  __device__ __forceinline__ void put(const Product& product) {
+    const uint32_t at = taken++ % SLOTS;
     product.put(m.sums[at].of_warp[warp], lane);
     __syncwarp();
-    if (lane == 0) arrive(smem_u32(&m.sum_full[at]));
+    if (lane == 0) arrive(smem_u32(&m.summed[at]));
   }
 
   template <int BLOCKS>

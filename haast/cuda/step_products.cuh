@@ -7,11 +7,12 @@
 
 namespace haast {
 
-constexpr int H_BLOCKS = MAX_TILE_BLOCKS / STEP_WARPS;
+constexpr int H_BLOCKS = divide_up(MAX_TILE_BLOCKS, STEP_WARPS);
 template <int RANKS>
 constexpr int O_BLOCKS = (RANKS == 1 ? MAX_DENSE_BLOCKS : MAX_SHARE_DENSE_BLOCKS) / STEP_WARPS;
 template <int RANKS>
-constexpr int I_BLOCKS = (RANKS == 1 ? MAX_TILE_BLOCKS : MAX_SHARE_TILE_BLOCKS) / STEP_WARPS;
+constexpr int I_BLOCKS =
+    divide_up(RANKS == 1 ? MAX_TILE_BLOCKS : MAX_SHARE_TILE_BLOCKS, STEP_WARPS);
 
 // A vector of which a lane has elements 2 lane and 2 lane + 1 of the warp's blocks warp + 12 i; zeros
 // where there are no such blocks.

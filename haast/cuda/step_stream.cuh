@@ -30,7 +30,7 @@ struct Stream {
     const uint32_t slot = sent % SLOTS;
     wait(smem_u32(&m.empty[slot]), ~(sent / SLOTS) & 1);
     to = smem_u32(m.ring[slot]);
-    m.contents[sent++ % CONTENTS] = content;
+    m.contents[sent++ % SLOTS] = content;
     store_release_shared(&m.sent, sent);
     const uint32_t full = smem_u32(&m.full[slot]);
     arrive_expect(full, bytes);

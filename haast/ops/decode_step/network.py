@@ -12,7 +12,7 @@ from haast.ops.layer_parameters import LayerParameters
 
 MAX_LAYERS = 64
 MAX_EXPERTS = 128
-MAX_TILE_K = 3072
+MAX_TILE_K = 2880
 MAX_DENSE_K = 4608
 MAX_SHARE_TILE_K = 1536
 MAX_SHARE_DENSE_K = 3072

@@ -10,7 +10,7 @@ from haast.cuda.launcher import multiprocessors
 WARPS = 12
 STRIP = 16
 MOST_SPLITS = 16
-SLOT_BYTES = 24832
+SLOT_BYTES = 24576
 ROW_GAP = 64
 DENSE_ROWS = 4
 TILE_ROWS = 16
