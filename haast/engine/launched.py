@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -46,9 +47,13 @@ class Launched:
         self._token_ids = token_ids
         if token_ids.is_cuda:
             host = torch.empty(len(token_ids), dtype=torch.int64, pin_memory=True)
-            self._token_ids = host.copy_(token_ids, non_blocking=True)
+            stream = _copies(token_ids.device)
+            stream.wait_stream(torch.cuda.current_stream(token_ids.device))
+            with torch.cuda.stream(stream):
+                self._token_ids = host.copy_(token_ids, non_blocking=True)
+            token_ids.record_stream(stream)
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
+            self._done.record(stream)
 
     def wait(self) -> StepResult:
         """Its samples; raises what went wrong on the device."""
@@ -62,3 +67,9 @@ class Launched:
                 self._done.synchronize()
             self._runner.waited_s += perf_counter() - started
         return StepResult(self._token_ids.tolist(), self._logprobs and self._logprobs())
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """On which tokens go to the host while the next step is computed."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
