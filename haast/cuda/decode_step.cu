@@ -63,7 +63,6 @@ __device__ void begin(Memory& m, const Network* net, const Step& s, uint32_t* co
   if (threadIdx.x == 0) {
     for (int i = 0; i < SLOTS; ++i) {
       barrier_init(smem_u32(&m.full[i]), 1);
-      barrier_init(smem_u32(&m.summed[i]), STEP_WARPS);
       barrier_init(smem_u32(&m.empty[i]), 1);
     }
     m.sent = 0;

@@ -163,7 +163,7 @@ struct alignas(128) Memory {
   int experts[2][CHOICES];         // by the parity of the layer
   float weights[2][CHOICES];
   uint32_t sent;  // slots that are on their way, or were
-  uint64_t full[SLOTS], empty[SLOTS], summed[SLOTS], routed, weighed, fetched;
+  uint64_t full[SLOTS], empty[SLOTS], routed, weighed, fetched;
   // What the roles need again and again; registers are for what they multiply.
   Rows qkv, out, head;
   Tiles up, down;
@@ -227,6 +227,16 @@ __device__ __forceinline__ void poll_step(Read read) {
 // Of the warps that multiply.
 __device__ __forceinline__ void sync_math() {
   asm volatile("bar.sync 1, %0;" ::"n"(32 * STEP_WARPS) : "memory");
+}
+
+// Of a slot's sums: every warp that multiplies says that its own are there, the finisher waits for all.
+// Barriers 2 to 9 of the CTA: so many arrivals at one in shared memory take longer.
+__device__ __forceinline__ void say_summed(uint32_t slot) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(2 + slot % SLOTS), "n"(32 * (STEP_WARPS + 1)) : "memory");
+}
+__device__ __forceinline__ void await_sums(uint32_t slot) {
+  delay_some();
+  asm volatile("bar.sync %0, %1;" ::"r"(2 + slot % SLOTS), "n"(32 * (STEP_WARPS + 1)) : "memory");
 }
 
 // When this CTA has got to the end of a phase of a layer.

@@ -28,7 +28,7 @@ struct Finisher {
   __device__ __forceinline__ float total() const {
     constexpr int PARTS = 32 / ROWS, WARPS = STEP_WARPS / PARTS;
     const Sums& sums = m.sums[slot % SLOTS];
-    wait(smem_u32(&m.summed[slot % SLOTS]), slot / SLOTS & 1);
+    await_sums(slot);
     float v = 0;
 #pragma unroll
     for (int w = 0; w < WARPS; ++w) v += sums.of_warp[lane / ROWS * WARPS + w][lane % ROWS];

@@ -62,10 +62,8 @@ struct Math {
   // The slot has been read; its finisher gives it back when it has the sums.
   template <class Product>
   __device__ __forceinline__ void put(const Product& product) {
-    const uint32_t at = taken++ % SLOTS;
-    product.put(m.sums[at].of_warp[warp], lane);
-    __syncwarp();
-    if (lane == 0) arrive(smem_u32(&m.summed[at]));
+    product.put(m.sums[taken % SLOTS].of_warp[warp], lane);
+    say_summed(taken++);
   }
 
   template <int BLOCKS>

@@ -188,6 +188,8 @@ class TorchRunner:
         if not call.is_replayed:
             rows = self._sampled_rows(layout, decodes, call.most_tokens)
             return self._logits(layout, rows) if call.num_rows else rows
+        if self._alone is not None and call.is_lone and self.model.shadow is None:
+            return self._alone(self._inbox.of_one(layout, self._samples))
         assert self._graphs is not None, call
         rows = self._graphs.run(layout, layout.num_requests if decodes else 0)[: call.num_rows]
         return rows if _has_logits(layout) else self.model.logits(rows)
@@ -204,8 +206,6 @@ class TorchRunner:
         """What graphs replay: logits of few rows, hidden states of many."""
         if self._alone is not None and layout.num_requests == num_decodes == 1:
             inputs = self._inbox.of_one(layout, self._samples)
-            if self.model.shadow is None:
-                return self._alone(inputs)
             return self._logits(layout, self._alone.hidden(inputs))
         hidden = self._sampled_rows(layout, num_decodes, layout.num_tokens)
         return self._logits(layout, hidden) if _has_logits(layout) else hidden
