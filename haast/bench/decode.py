@@ -21,7 +21,7 @@ from haast.bench.whole_model import (
 from haast.model.kv_cache import CACHE_DTYPES
 
 SKIPPED = 4
-"""Steps of a full batch that do not count: the first runs eagerly, the second is captured"""
+"""Steps of a full batch that do not count: of a CUDA graph one is run and one captured first"""
 HEADING = " batch  tokens/s  step ms  floor ms  % floor  experts   ttft ms  host us  GPU idle %"
 
 

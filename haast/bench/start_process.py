@@ -15,7 +15,7 @@ from haast.engine.wake import importing, wake
 from haast.errors import HaastError
 
 TOKENS = 4
-"""Of the answer: on a GPU the second runs eagerly, the third is captured, the fourth replayed"""
+"""Of the answer: of steps that are CUDA graphs the second is run, one captured, one replayed"""
 
 
 class Clock:

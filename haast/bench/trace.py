@@ -43,7 +43,9 @@ UNSTEADY = 3
 """The first of them, before which the host had waited for the device"""
 CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 DETAILS = ("grid", "block", "shared memory", "registers per thread", "bytes")
-TO_DEVICE, TO_HOST = "Memcpy HtoD", "Memcpy DtoH"
+TO_DEVICE, TO_HOST, COPIES = "Memcpy HtoD", "Memcpy DtoH", "Memcpy"
+SAMPLES = "sample_"
+"""Beginnings of the names of copies and of the kernels that sample"""
 COPY, TORCH = "copy", "torch"
 STAMPED = 9
 """Runs of the persistent kernel that time its phases; the median one counts"""
@@ -198,24 +200,23 @@ def read_events(document: Mapping[str, Any]) -> list[Raw]:
 
 
 def split(events: Iterable[Raw]) -> list[tuple[float, list[Raw]]]:
-    """Steps: each from a copy of its numbers to the device to that of its tokens to the host.
+    """Steps: each from a copy of its numbers to the device to its sampling and copies after that.
 
-    returns  the latest end before each, and its events; what lies between steps is in none
+    returns  the latest end before each, and its events. What lies between steps is in none, nor is
+             what is copied to the host, beside the next one
     """
     steps: list[tuple[float, list[Raw]]] = []
     latest: float | None = None
-    now: list[Raw] = []
-    begin = 0.0
-    for event in events:
-        if not now:
-            begin = event.start_us if latest is None else latest
+    is_open = has_sampled = False
+    for event in (one for one in events if not one.symbol.startswith(TO_HOST)):
+        if event.symbol.startswith(TO_DEVICE) and (has_sampled or not is_open):
+            steps.append((event.start_us if latest is None else latest, []))
+            is_open, has_sampled = True, False
         latest = event.end_us if latest is None else max(latest, event.end_us)
-        if now or event.symbol.startswith(TO_DEVICE):
-            now.append(event)
-            if event.symbol.startswith(TO_HOST):
-                steps.append((begin, now))
-                now = []
-    return steps
+        if is_open and (not has_sampled or event.symbol.startswith(COPIES)):
+            steps[-1][1].append(event)
+            has_sampled = has_sampled or event.symbol.startswith(SAMPLES)
+    return steps if has_sampled or not is_open else steps[:-1]
 
 
 def as_step(begin_us: float, events: Sequence[Raw], shape: DecodeShape) -> Step:

@@ -23,7 +23,7 @@ __device__ void share_out(Memory& m) {
   m.head.set(static_cast<int>(net.vocab), h);
   m.up.set(2 * i, h);
   m.down.set(h, RANKS == 1 ? i : divide_up(i, BLOCK_K) * BLOCK_K);
-  for (Rows* r : {&m.qkv, &m.out, &m.head})
+  for (Rows* r : {&m.qkv, &m.out})
     r->under_way = slots_under_way<RANKS>(r->at_once * r->row_bytes);
   for (Tiles* t : {&m.up, &m.down}) t->under_way = slots_under_way<RANKS>(t->blocks * BLOCK_BYTES);
   m.first_split = blockIdx.x / static_cast<int>(net.num_kv_heads);
@@ -38,7 +38,6 @@ __device__ void find_keys(Memory& m, const Step& s, int lane) {
     m.all_keys.set(table, *s.kv_len, 0, m.first_split);
     m.window_keys.set(table + static_cast<int64_t>(s.max_requests) * s.max_pages, *s.kv_len, window,
                       m.first_split);
-    m.position = *s.position;
     m.slot = *s.slot;
     m.window_slot = *s.window_slot;
   }
@@ -135,7 +134,7 @@ __device__ __forceinline__ void run_step(const Network* net, const Step& s,
   wait_for_previous_kernel();  // long over; the warp that streams has not asked
   __syncthreads();
   if constexpr (RANKS > 1) {
-    if (s.logits) await_logits<RANKS>(m, load_word(m.net.state));
+    if (s.logits) await_logits<RANKS>(m, load_word(m.net.state) + 1);  // 0 is of no step
     __syncthreads();  // all have read the state
   }
   if (threadIdx.x == 0 && atomicAdd(m.net.state + 1, 1) == gridDim.x - 1) {

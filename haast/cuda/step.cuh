@@ -169,7 +169,7 @@ struct alignas(128) Memory {
   Tiles up, down;
   Spans all_keys, window_keys;
   int first_split, first_head;  // of attention
-  int position, slot, window_slot;
+  int slot, window_slot;
   alignas(16) float angles[2][HEAD_DIM / 2];  // cos and sin of the position
   int pages[2][STEP_WARPS];  // of the warps' strips in the CTA's first split: all keys, window
   Network net;
@@ -199,10 +199,10 @@ static_assert(sizeof(Memory) <= 227 * 1024);
 // The first layer of a step is no other: tags count on, all ranks run the same steps, and a rank's step
 // ends before its next one begins.
 //
-// Before the first layer rank 0 sends the token that it has sampled, in two halves: nobody has parts of
-// o of a step before it has read that step's. After the head a CTA of another rank tells rank 0 that its
-// logits are there: rank 0 waits for all of them before its step ends, and only then begins another,
-// without which no rank comes to its end again.
+// Before the first layer rank 0 sends the token, in two halves: nobody has parts of o of a step before it
+// has read that step's. After the head a CTA of another rank tells rank 0 that its logits are there:
+// rank 0 waits for all of them before its step ends, and only then begins another, without which no rank
+// comes to its end again. The word has the tag of the first layer, as that of before it may be 0.
 template <int RANKS>
 struct Inbox {
   static __device__ __forceinline__ int middle(uint32_t tag, int rank, int hidden) {

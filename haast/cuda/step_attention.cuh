@@ -237,7 +237,7 @@ struct Attention {
 
   // All units of this CTA; `pages` are those of the first one's first strips.
   __device__ void run(const int* pages) {
-    asm volatile("" : "+r"(warp), "+r"(lane));  // as Math::forget in decode_step.cu
+    asm volatile("" : "+r"(warp), "+r"(lane));  // as Math::forget in step_math.cuh
     const int heads = static_cast<int>(m.net.num_kv_heads), units = heads * spans.splits;
     for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
       const bool is_first = unit == static_cast<int>(blockIdx.x);

@@ -102,14 +102,14 @@ struct Math {
     for (int i = 0; i < BLOCKS; ++i) v.pair[i] = pair_of(w[i].x, w[i].y);
   }
 
-  // Of the step's token: what was sampled is known to rank 0 only, which tells the others.
+  // Of the step's token: what was sampled is known to rank 0 only, which tells the others; in every
+  // step, so that none finds a token of long ago whose tag has come again.
   __device__ __forceinline__ int token_id() const {
     const int row = *s.input_row;
-    if (row < 0) return *s.input_id;
     const int at = RANKS == 1 ? 0 : Inbox<RANKS>::token(static_cast<int>(m.net.hidden));
-    if (RANKS == 1 || m.rank == 0) {
-      const int id = static_cast<int>(s.samples[row]);
-      if (RANKS > 1 && blockIdx.x == 0 && threadIdx.x == 0)
+    if (RANKS == 1 || m.rank == 0 || row < 0) {
+      const int id = row >= 0 ? static_cast<int>(s.samples[row]) : *s.input_id;
+      if (RANKS > 1 && m.rank == 0 && blockIdx.x == 0 && threadIdx.x == 0)
         for (int r = 1; r < RANKS; ++r) {
           send_word(m.inboxes[r] + at, tagged_bits(id & 0xFFFF, tag));
           send_word(m.inboxes[r] + at + 1, tagged_bits(id >> 16, tag));

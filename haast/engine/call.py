@@ -14,7 +14,7 @@ class Call(NamedTuple):
     num_decodes   requests at the front that decode
     num_rows      rows whose logits are wanted; None = those of every token
     most_tokens   of one request that does not decode
-    is_replayed   whether it is one for CUDA graphs
+    is_replayed   whether it is one for CUDA graphs, or for the kernel of a lone request instead
     num_samples   tokens that rank 0 has sampled since the last call, which others lack
     """
 

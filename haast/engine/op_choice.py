@@ -71,6 +71,10 @@ def choose_decode_step(
         why = _why_op_by_op(config, share, encoding, device)
         if why is not None:
             return OpChoice(DECODE_STEP, REFERENCE, f"op by op: {why}")
+    counts = sorted({num_ctas_of(device) for device in devices})
+    if len(counts) > 1:
+        why = f"its ranks take GPUs with as many SMs each, got {counts[0]} to {counts[-1]}"
+        return OpChoice(DECODE_STEP, REFERENCE, f"op by op: {why}")
     where = f" on each of {len(devices)} devices" if len(devices) > 1 else ""
     return OpChoice(DECODE_STEP, PERSISTENT, f"steps of one request in one kernel{where}")
 

@@ -37,8 +37,8 @@ class TorchRunner:
     max_pages   pages that the longest request needs
     max_drafts  guesses that a step has rows for besides those of all requests
     pins        for `haast.ops.pin`; with `decode_step` in it, one request decodes by that kernel
-    has_graphs  whether decodes and short prompts are replayed as CUDA graphs; every op must be
-                capturable
+    has_graphs  whether decodes, but those in one kernel, and short prompts are replayed as CUDA
+                graphs; every op must be capturable
     team        the other ranks, if this is rank 0 of several
     waited_s    how long the host has waited for results
     num_short_steps  those whose logits came by way of a shadow head
@@ -203,7 +203,7 @@ class TorchRunner:
         return replace(layout, is_short=True)
 
     def _replayed(self, layout: Layout, num_decodes: int) -> Tensor:
-        """What graphs replay: logits of few rows, hidden states of many."""
+        """What graphs replay: logits of few rows (of a lone one short ones), else hidden states."""
         if self._alone is not None and layout.num_requests == num_decodes == 1:
             inputs = self._inbox.of_one(layout, self._samples)
             return self._logits(layout, self._alone.hidden(inputs))

@@ -25,17 +25,19 @@ from .test_whole_model import FakeEvent
 
 REAL = read_config("gpt-oss-20b")
 TO_DEVICE, TO_HOST = "Memcpy HtoD (Pinned -> Device)", "Memcpy DtoH (Device -> Pinned)"
+ON_DEVICE = "Memcpy DtoD (Device -> Device)"
 INDEX = "void at::native::index_elementwise_kernel<128, 4, void>(long)"
 KERNELS = ["rms_norm_bf16", "linear_mma_m8", "rope_kv_write", "attention_decode_1"]
 KERNELS += ["linear_mma_m8", "linear_mma_m8", "route_small_bf16", "moe_up_mma_8", "moe_down_mma_8"]
-STEP = [TO_DEVICE, INDEX, *KERNELS, "linear_mma_m8", "sample_bf16", TO_HOST]
+STEP = [TO_DEVICE, INDEX, *KERNELS, "linear_mma_m8", "sample_bf16", ON_DEVICE]
+BESIDE = [TO_HOST, "CatArrayBatchedCopy"]
 
 
 def exported(*steps):
-    """Steps of (start, us of each of its events); a snapshot's kernel comes after each."""
+    """Steps of (start, us of each of its events); a copy and another kernel come after each."""
     events = [{"ph": "X", "cat": "cuda_runtime", "name": "cudaGraphLaunch", "ts": 0.5, "dur": 9.0}]
     for start, us in steps:
-        for index, name in enumerate([*STEP, "CatArrayBatchedCopy"]):
+        for index, name in enumerate([*STEP, *BESIDE]):
             kind = "gpu_memcpy" if name.startswith("Memcpy") else "kernel"
             args = {"grid": [132, 1, 1], "correlation": 7, "bytes": 9}
             when = {"ts": start + index * us, "dur": us}
@@ -49,18 +51,35 @@ def shape(batch=1):
 
 def test_events_are_of_the_gpu_and_in_order():
     found = read_events(exported((100.0, 2.0)))
-    assert [event.symbol for event in found] == [*STEP, "CatArrayBatchedCopy"]
+    assert [event.symbol for event in found] == [*STEP, *BESIDE]
     assert (found[1].start_us, found[1].end_us) == (102.0, 104.0)
     assert found[1].details == {"grid": [132, 1, 1], "bytes": 9}
 
 
 def test_steps_lie_between_copies():
-    """A kernel between steps is in none, and no idle time before the next."""
+    """What lies between steps is in none, and no idle time before the next."""
     found = split(read_events(exported((100.0, 2.0), (200.0, 3.0))))
     assert [[event.symbol for event in events] for _, events in found] == [STEP, STEP]
-    assert [begin for begin, _ in found] == [100.0, 100 + 2 * (len(STEP) + 1)]
+    assert [begin for begin, _ in found] == [100.0, 100 + 2 * (len(STEP) + 2)]
     (head, *rest) = read_events(exported((100.0, 2.0)))
     assert split(rest) == [] and len(split([head, *rest])) == 1
+    assert split([head, *rest[:-4]]) == [], "it has not sampled"
+
+
+def in_turn(*names):
+    return [trace.Raw(name, 10.0 * at, 10.0 * at + 1, {}) for at, name in enumerate(names)]
+
+
+def test_tokens_may_come_to_the_host_when_the_next_step_has_begun():
+    found = split(in_turn(*STEP, STEP[0], TO_HOST, *STEP[1:], TO_HOST))
+    assert [[event.symbol for event in events] for _, events in found] == [STEP, STEP]
+
+
+def test_more_than_one_copy_to_the_device_begins_one_step():
+    """As of new pages."""
+    found = split(in_turn(TO_DEVICE, INDEX, *STEP, TO_HOST, *STEP))
+    assert [len(events) for _, events in found] == [2 + len(STEP), len(STEP)]
+    assert found[1][0] == 10.0 * (1 + len(STEP)) + 1, "the end of what came last, but to the host"
 
 
 def test_a_step_s_names_works_and_details():
@@ -90,7 +109,7 @@ class FakeProfiler:
 
     def export_chrome_trace(self, path):
         times = [9.0, 9.0, 9.0, 1.0, 3.0, 2.0, 2.5, 8.0]
-        starts = [sum(times[:i]) * (len(STEP) + 1) for i in range(len(times))]
+        starts = [sum(times[:i]) * len([*STEP, *BESIDE]) for i in range(len(times))]
         with open(path, "w") as file:
             json.dump(exported(*zip(starts, times, strict=True)), file)
 
@@ -141,7 +160,7 @@ class FakePersistent:
         return stamps
 
 
-LONE = [TO_DEVICE, "decode_step", "sample_bf16", TO_HOST]
+LONE = [TO_DEVICE, "decode_step", "sample_bf16", ON_DEVICE]
 
 
 def test_a_lone_request_s_step_has_the_kernel_s_phases(subject, monkeypatch):

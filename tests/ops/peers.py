@@ -20,13 +20,20 @@ class Overwritten(Exception):
     """A reader found a later word than the one it had to read."""
 
 
+class Missing(Exception):
+    """A step of rank 0 has ended without the logits of another rank."""
+
+
 class Run:
     """Steps of some ranks.
 
-    buffers  of parts of o; 2 in the kernel
+    buffers     of parts of o; 2 in the kernel
+    done_after  of the tag that says that logits are there, from the last one of the step before on;
+                1 in the kernel
     """
 
-    def __init__(self, num_ranks: int, seed: int, buffers: int = 2) -> None:
+    def __init__(self, num_ranks: int, seed: int, buffers: int = 2, done_after: int = 1) -> None:
+        self.done_after = done_after
         self.chance = random.Random(seed)
         self.num_ranks, self.buffers = num_ranks, buffers
         self.words: dict[Word, int] = {}
@@ -37,7 +44,7 @@ class Run:
         self.running = {(rank, cta): self._step(rank, cta, 0) for rank, cta in everyone}
 
     def finish(self) -> None:
-        """All steps. Raises Overwritten."""
+        """All steps. Raises Overwritten or Missing."""
         for _ in range(400_000):
             if not self.running:
                 return
@@ -86,7 +93,7 @@ class Run:
                 yield from self._read(rank, "gated", 0, UP, tag)
                 yield from self._send(everyone, "terms", 0, rank * CTAS + cta, tag)
         yield from self._terms(rank, before + LAYERS)
-        yield from self._logits(rank, cta, before + LAYERS)
+        yield from self._logits(rank, cta, before + LAYERS, before + self.done_after)
 
     def _token(self, rank: int, cta: int, tag: int) -> Iterator[None]:
         if rank > 0:
@@ -94,11 +101,18 @@ class Run:
         elif cta == 0:
             yield from self._send(range(1, self.num_ranks), "token", 0, 0, tag)
 
-    def _logits(self, rank: int, cta: int, tag: int) -> Iterator[None]:
+    def _logits(self, rank: int, cta: int, tag: int, done: int) -> Iterator[None]:
+        """A fence lies between logits and the word that tells of them."""
+        number, others = rank * CTAS + cta, range(CTAS, self.num_ranks * CTAS)
         if rank > 0:
-            yield from self._send([0], "done", 0, rank * CTAS + cta, tag)
+            yield from self._send([0], "logits", 0, number, tag)
+            yield from self._read(0, "logits", 0, [number], tag)
+            yield from self._send([0], "done", 0, number, done)
         elif cta == 0:
-            yield from self._read(0, "done", 0, range(CTAS, self.num_ranks * CTAS), tag)
+            yield from self._read(0, "done", 0, others, done)
+            missing = [n for n in others if self.words.get((0, "logits", 0, n)) != tag]
+            if missing:
+                raise Missing(f"those of CTAs {missing} after tag {tag}")
 
     def _terms(self, rank: int, tag: int) -> Iterator[None]:
         senders = [other * CTAS + cta for other in range(self.num_ranks) for cta in DOWN]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from haast.model.parameters import EXPERT_LAYOUTS
-from haast.ops.decode_step import tasks, twin
+from haast.ops.decode_step import DecodeStep, StepRanks, tasks, twin
 from haast.ops.decode_step.network import StepLayer, inbox_words, why_not
 from haast.ops.decode_step.tasks import Sizes
 
@@ -151,3 +151,34 @@ def test_a_single_buffer_of_o_would_be_overwritten():
     with pytest.raises(peers.Overwritten, match="middle"):
         for seed in range(50):
             peers.Run(2, seed, buffers=1).finish()
+
+
+def test_a_tag_of_no_step_would_not_tell_that_logits_are_there():
+    """In the first step it is what words are before anything is written."""
+    with pytest.raises(peers.Missing, match="after tag 3"):
+        for seed in range(50):
+            peers.Run(2, seed, done_after=0).finish()
+
+
+# ---- where logits go
+
+
+def test_each_rank_has_its_place_among_all_logits(one, monkeypatch):
+    """Rank 0's memory is longer, for a larger vocabulary."""
+    memory = torch.zeros(one.model.config.vocab_size + 8, dtype=torch.bfloat16)
+    half = one.model.config.vocab_size // 2
+    given = {}
+
+    def launch(step, inputs, logits, hidden, stamps):
+        logits[:half] = step._ranks.rank + 1
+        given[step._ranks.rank] = logits.data_ptr() - memory.data_ptr()
+
+    monkeypatch.setattr(DecodeStep, "_launch", launch)
+    for rank in (0, 1):
+        step = object.__new__(DecodeStep)  # whose weights are no kernel's on a CPU
+        step._network = one.share(2, rank)
+        step._ranks = StepRanks(rank, 2, torch.zeros(2), torch.zeros(2), memory)
+        logits = step(one.inputs)
+        assert logits.shape == (1, 2 * half) and logits.data_ptr() == memory.data_ptr()
+    assert given == {0: 0, 1: 2 * half} and not memory[2 * half :].any()
+    assert (logits[0, :half] == 1).all() and (logits[0, half:] == 2).all()

@@ -60,7 +60,7 @@ def test_without_peer_memory_it_is_not_made(models):
 
 
 def test_logits_are_the_kernels(models):
-    """Which puts them side by side for rank 0; of other steps ranks do."""
+    """Whatever it gives: it puts them side by side itself, which ranks do of other steps."""
     runner, layout = with_kernel(models[1]), Layout(1, 1, 1)
     words = np.zeros(layout.num_words, np.int32)
     logits = runner._compute(Call(layout, words, None, 1, 1, 1, True, 0))

@@ -138,6 +138,8 @@ def why_not(
     """
     if num_ranks not in NUM_RANKS:
         return f"takes {NUM_RANKS} ranks, got {num_ranks}"
+    if num_ctas > MOST_CTAS:
+        return f"takes up to {MOST_CTAS} SMs, got {num_ctas}"
     if num_ranks > 1 and num_ranks * sizes.vocab > MAX_RANKS_VOCAB:
         return f"takes up to {MAX_RANKS_VOCAB} tokens in all, got {num_ranks * sizes.vocab}"
     kinds = {window for window in windows if window is not None}
