@@ -52,8 +52,9 @@ __device__ __forceinline__ uint32_t key_of_bf16(float logit, int expert) {
   return (key_of(logit) & 0xFFFF0000u) | (0xFFFFu - expert);
 }
 __device__ __forceinline__ int expert_of_key(uint32_t key) { return 0xFFFF - (key & 0xFFFF); }
-__device__ __forceinline__ float logit_of_key(uint32_t key) {
-  return __uint_as_float(__float_as_uint(value_of(key)) & 0xFFFF0000u);
+// As `key_of` has the logit, which it was before its lower half said the expert.
+__device__ __forceinline__ uint32_t key_without_expert(uint32_t key) {
+  return key & 0x80000000u ? key & 0xFFFF0000u : key | 0xFFFFu;
 }
 
 // Softmax over the choices: the weight of this lane's.

@@ -30,8 +30,8 @@ __device__ void share_out(Memory& m) {
   m.first_head = blockIdx.x % static_cast<int>(net.num_kv_heads);
 }
 
-// Where the request's keys are, and how far a position turns; one warp.
-__device__ void find_keys(Memory& m, const Step& s, int lane) {
+// Where the request's keys are, and how far its position turns them; one warp.
+__device__ void read_request(Memory& m, const Step& s, int lane) {
   if (lane == 0) {
     const int* table = s.page_tables + static_cast<int64_t>(*s.table_row) * s.max_pages;
     const int window = static_cast<int>(max(m.layers[0].window, m.layers[1].window));
@@ -82,7 +82,7 @@ __device__ void begin(Memory& m, const Network* net, const Step& s, uint32_t* co
 
 // Logits of all ranks are in rank 0's memory when its step ends.
 template <int RANKS>
-__device__ void await_logits(const Memory& m, uint32_t tag) {
+__device__ void hand_in_logits(const Memory& m, uint32_t tag) {
   const int h = static_cast<int>(m.net.hidden), ctas = gridDim.x, words = (RANKS - 1) * ctas;
   if (m.rank != 0) {
     if (threadIdx.x) return;
@@ -112,7 +112,7 @@ __device__ __forceinline__ void run_step(const Network* net, const Step& s,
   if (warp < STEP_WARPS) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MATH_REGISTERS));
     wait_for_previous_kernel();
-    if (warp == 0) find_keys(m, s, lane);
+    if (warp == 0) read_request(m, s, lane);
     multiply<RANKS>(m, s, warp, lane, load_word(m.net.state));
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(OTHER_REGISTERS));
@@ -134,7 +134,7 @@ __device__ __forceinline__ void run_step(const Network* net, const Step& s,
   wait_for_previous_kernel();  // long over; the warp that streams has not asked
   __syncthreads();
   if constexpr (RANKS > 1) {
-    if (s.logits) await_logits<RANKS>(m, load_word(m.net.state) + 1);  // 0 is of no step
+    if (s.logits) hand_in_logits<RANKS>(m, load_word(m.net.state) + 1);  // 0 is of no step
     __syncthreads();  // all have read the state
   }
   if (threadIdx.x == 0 && atomicAdd(m.net.state + 1, 1) == gridDim.x - 1) {

@@ -136,12 +136,8 @@ __device__ void choose_experts(Memory& m, int layer, int lane, uint32_t tag) {
   if (lane < CHOICES) m.experts[layer % 2][lane] = expert_of_key(key);
   __syncwarp();
   if (lane == 0) arrive(smem_u32(&m.routed));
-  const float top = logit_of_key(__shfl_sync(~0u, key, 0));
-  const float share = lane < CHOICES ? __expf(logit_of_key(key) - top) : 0.0f;
-  float sum = share;
-#pragma unroll
-  for (int step = CHOICES / 2; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-  if (lane < CHOICES) m.weights[layer % 2][lane] = share / sum;
+  const float weight = choice_weight(key_without_expert(key), CHOICES, lane);
+  if (lane < CHOICES) m.weights[layer % 2][lane] = weight;
   __syncwarp();
   if (lane == 0) arrive(smem_u32(&m.weighed));
 }

@@ -80,22 +80,22 @@ struct Math {
 
   // The last block may be a half.
   template <int BLOCKS>
-  __device__ __forceinline__ void take(const uint32_t* words, int blocks, uint32_t of,
-                                       Vector<BLOCKS>& v, bool is_cut = false) {
+  __device__ __forceinline__ void take(const uint32_t* words, int blocks, Vector<BLOCKS>& v,
+                                       bool is_cut = false) {
     forget();
     const uint32_t* from = words + element(0);
     uint2 w[BLOCKS];
 #pragma unroll
     for (int i = 0; i < BLOCKS; ++i) {
       const bool is_there = RANKS == 1 || !is_cut || element(i) < static_cast<int>(m.net.intermediate);
-      w[i] = unread2(warp + i * STEP_WARPS < blocks && is_there, of);
+      w[i] = unread2(warp + i * STEP_WARPS < blocks && is_there, tag);
     }
     poll_step<RANKS>([&] {
       uint32_t bad = 0;
 #pragma unroll
-      for (int i = 0; i < BLOCKS; ++i) reload(w[i], from + i * STRIDE, wrong(w[i], of));
+      for (int i = 0; i < BLOCKS; ++i) reload(w[i], from + i * STRIDE, wrong(w[i], tag));
 #pragma unroll
-      for (int i = 0; i < BLOCKS; ++i) bad |= wrong(w[i], of);
+      for (int i = 0; i < BLOCKS; ++i) bad |= wrong(w[i], tag);
       return bad;
     });
 #pragma unroll
@@ -135,7 +135,7 @@ struct Math {
 
   // Sums, in this order, of vectors that lie one after the other, from words() on: put(i, low, high).
   template <int PARTS, class Words, class Put>
-  __device__ __forceinline__ void sum_up(Words words, uint32_t of, Put put) {
+  __device__ __forceinline__ void sum_up(Words words, Put put) {
     forget();
     const int blocks = blocks_of_h(), h = static_cast<int>(m.net.hidden);
     const uint32_t* from[PARTS];
@@ -146,18 +146,18 @@ struct Math {
 #pragma unroll
     for (int i = 0; i < H_BLOCKS; ++i)
 #pragma unroll
-      for (int p = 0; p < PARTS; ++p) w[i][p] = unread2(warp + i * STEP_WARPS < blocks, of);
+      for (int p = 0; p < PARTS; ++p) w[i][p] = unread2(warp + i * STEP_WARPS < blocks, tag);
     poll_step<RANKS>([&] {
       uint32_t bad = 0;
 #pragma unroll
       for (int p = 0; p < PARTS; ++p)
 #pragma unroll
         for (int i = 0; i < H_BLOCKS; ++i)
-          reload<RANKS != 1>(w[i][p], from[p] + i * STRIDE, wrong(w[i][p], of));
+          reload<RANKS != 1>(w[i][p], from[p] + i * STRIDE, wrong(w[i][p], tag));
 #pragma unroll
       for (int i = 0; i < H_BLOCKS; ++i)
 #pragma unroll
-        for (int p = 0; p < PARTS; ++p) bad |= wrong(w[i][p], of);
+        for (int p = 0; p < PARTS; ++p) bad |= wrong(w[i][p], tag);
       return bad;
     });
 #pragma unroll
@@ -180,11 +180,11 @@ struct Math {
 
   // TIMES sums of PARTS vectors, the i-th from at(i) on in this rank's inbox, to the residual.
   template <int PARTS, int TIMES, class At>
-  __device__ __forceinline__ void add_sent(uint32_t of, At at) {
+  __device__ __forceinline__ void add_sent(At at) {
     float2 sum[H_BLOCKS] = {};
 #pragma unroll 1
     for (int time = 0; time < TIMES; ++time)
-      sum_up<PARTS>([&] { return m.inboxes[m.rank] + at(time); }, of,
+      sum_up<PARTS>([&] { return m.inboxes[m.rank] + at(time); },
                     [&](int i, float low, float high) {
                       sum[i].x += low;
                       sum[i].y += high;
@@ -193,14 +193,14 @@ struct Math {
     for (int i = 0; i < H_BLOCKS; ++i) add(i, sum[i].x, sum[i].y);
   }
 
-  // The terms of the layer before, added choice by choice; then rank by rank, where of two the own
-  // one, which comes first, is first, as it is all the same.
-  __device__ __forceinline__ void add_terms(uint32_t of) {
+  // The experts' terms, added choice by choice; then rank by rank, where of two the own one, which
+  // comes first, is first, as it is all the same.
+  __device__ __forceinline__ void add_terms() {
     if constexpr (RANKS == 1)
-      sum_up<CHOICES>([&] { return m.net.terms; }, of,
+      sum_up<CHOICES>([&] { return m.net.terms; },
                       [&](int i, float low, float high) { add(i, low, high); });
     else
-      add_sent<CHOICES, RANKS>(of, [&](int time) {
+      add_sent<CHOICES, RANKS>([&](int time) {
         const int rank = RANKS == 2 ? time ^ m.rank : time;
         return Inbox<RANKS>::terms(rank, 0, static_cast<int>(m.net.hidden));
       });
@@ -210,9 +210,9 @@ struct Math {
   __device__ __forceinline__ void add_attention() {
     constexpr int AT_ONCE = RANKS < 4 ? RANKS : 4;
     if constexpr (RANKS == 1)
-      take(m.net.middle, blocks_of_h(), tag, x);
+      take(m.net.middle, blocks_of_h(), x);
     else
-      add_sent<AT_ONCE, RANKS / AT_ONCE>(tag, [&](int time) {
+      add_sent<AT_ONCE, RANKS / AT_ONCE>([&](int time) {
         return Inbox<RANKS>::middle(tag, time * AT_ONCE, static_cast<int>(m.net.hidden));
       });
   }
@@ -283,7 +283,7 @@ struct Math {
     Attention<RANKS>{m, layer, layer.window ? m.window_keys : m.all_keys, warp, lane, tag}.run(
         m.pages[layer.window != 0]);
     Vector<O_BLOCKS<RANKS>> attended;
-    take(m.net.attended, static_cast<int>(m.net.num_heads), tag, attended);
+    take(m.net.attended, static_cast<int>(m.net.num_heads), attended);
     stamp(s, index, 2);
     dense(attended, m.out);
   }
@@ -320,8 +320,8 @@ struct Math {
     const int last = t.last_choice;
     if (last < choice) return;
     Vector<I_BLOCKS<RANKS>> now{}, next{};
-    take(gated(choice), t.blocks, tag, now, true);
-    if (last != choice) take(gated(choice + 1), t.blocks, tag, next, true);
+    take(gated(choice), t.blocks, now, true);
+    if (last != choice) take(gated(choice + 1), t.blocks, next, true);
     stamp(s, index, 6);
     forget();
     TileOperand<I_BLOCKS<RANKS>> operand;
@@ -333,7 +333,7 @@ struct Math {
       unit = end;
       if (++choice > last) return;
       operand.set(next, lane);
-      if (choice < last) take(gated(choice + 1), t.blocks, tag, next, true);
+      if (choice < last) take(gated(choice + 1), t.blocks, next, true);
     }
   }
 };
@@ -354,7 +354,7 @@ __device__ void multiply(Memory& m, const Step& s, int warp, int lane, uint32_t 
     math.attention(m.layer(l), l);
     math.experts(m.layer(l), l);
     math.load_weight(l + 1 < end() ? m.layer(l + 1).attn_norm : m.net.norm, math.norm);
-    math.add_terms(math.tag);
+    math.add_terms();
   }
   let_next_kernel_start();
   stamp(s, end(), 0);

@@ -71,7 +71,7 @@ class PeerMemory:
         """Its own inbox, and where those of the others are."""
         pieces = _HALVES * MAX_HIDDEN // _CHUNK
         nbytes = _SLOTS * self.size * self.max_rows * pieces * _PIECE_BYTES
-        self._inboxes, self._views = _open("rows", self.device, self.rank, self.size, nbytes)
+        self._inboxes, _ = _open("rows", self.device, self.rank, self.size, nbytes)
         self._epochs = torch.zeros(self.max_rows, dtype=torch.int32, device=self.device)
         torch.cuda.synchronize(self.device)
 
@@ -83,11 +83,11 @@ def open_step_ranks(
     if _why_not(device, size, hidden_size) is not None:
         return None
     nbytes = _WORD_BYTES * inbox_words(size, MAX_HIDDEN)
-    inboxes, views = _open("steps", device, rank, size, nbytes)
+    inboxes, _ = _open("steps", device, rank, size, nbytes)
     _, logits = _open("logits", device, rank, size, _BF16_BYTES * MAX_RANKS_VOCAB)
     state = torch.zeros(2, dtype=torch.int32, device=device)
     torch.cuda.synchronize(device)
-    return StepRanks(rank, size, inboxes, state, logits[0].view(torch.bfloat16), (views, logits))
+    return StepRanks(rank, size, inboxes, state, logits[0].view(torch.bfloat16))
 
 
 def _open(

@@ -158,6 +158,24 @@ def test_one_request_decodes_in_one_kernel_where_it_can(kernels, gpu, wishes, wh
     assert why is None or several.because == choice.because
 
 
+@pytest.mark.parametrize(
+    ("counts", "why"),
+    [
+        ((132, 132), None),
+        ((114, 132), "its ranks take GPUs with as many SMs each, got 114 to 132"),
+        ((161, 161), "takes up to 160 SMs, got 161"),
+    ],
+)
+def test_ranks_share_out_a_step_over_as_many_sms_each(kernels, gpu, monkeypatch, counts, why):
+    """Rank 0 waits for a word of each CTA of the others."""
+    sms = dict(zip((GPU, torch.device("cuda", 1)), counts, strict=True))
+    monkeypatch.setattr("haast.engine.op_choice.num_ctas_of", sms.__getitem__)
+    config = read_model_config(packaged_folder("gpt-oss-20b") / "config.json")
+    choice = choose_decode_step(EngineConfig(), config, "mxfp4", [*sms])
+    assert choice.implementation == (ops.PERSISTENT if why is None else "reference")
+    assert why is None or choice.because == f"op by op: {why}"
+
+
 @pytest.mark.parametrize("name", ["gpt-oss-20b", "gpt-oss-120b"])
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_several_devices_decode_one_request_in_a_kernel_each(kernels, gpu, name, count):

@@ -112,8 +112,6 @@ class StepRanks:
     """[2] int32, zeros at first: how far the tags in the inboxes are"""
     logits: Tensor
     """[MAX_RANKS_VOCAB] bf16 of rank 0, to which all write"""
-    kept: object = None
-    """what holds the memory of the inboxes"""
 
 
 def inbox_words(size: int, hidden: int) -> int:
